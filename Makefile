@@ -1,0 +1,56 @@
+# minivmm. `make demo` and `make check` set up what they need; everything else builds with what
+# is there. Products and logs are under build/; downloads and kernels under ~/.cache/minivmm.
+#
+#   make [CC=clang] [STATIC=1] [SANITIZE=1]   build/minivmm
+#   make demo | check                         the main job; all tests
+#   make unit | tiny | host                   one kind of test
+#   make lint | format | install | clean
+
+PREFIX  ?= /usr/local
+VERSION := 0.1.0
+B       := build$(if $(STATIC),/static)$(if $(SANITIZE),/sanitize)$(if $(filter clang%,$(CC)),/clang)
+
+ifeq ($(origin CC),default)
+CC := $(if $(shell command -v gcc),gcc,clang)
+endif
+
+CFLAGS  ?= -O2 -g
+CSTD    := -std=gnu17 -D_GNU_SOURCE -I. -DMINIVMM_VERSION='"$(VERSION)"' -pthread
+WARN    := -Wall -Wextra -Wshadow -Wconversion -Wno-sign-conversion -Wmissing-prototypes \
+           -Wstrict-prototypes -Wvla -Wpointer-arith -Wundef -Werror
+SAN     := $(if $(SANITIZE),-fsanitize=address$(,)undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer)
+LDFLAGS += -pthread $(if $(STATIC),-static)
+,       := ,
+
+SRC   := $(sort $(wildcard vmm/*.c vfio/*.c devices/*.c boot/*.c))
+OBJ   := $(SRC:%.c=$B/obj/%.o)
+LIB   := $(filter-out $B/obj/vmm/main.o,$(OBJ))
+UNIT  := $(sort $(wildcard tests/unit/*.c))
+UOBJ  := $(UNIT:%.c=$B/obj/%.o)
+HDR   := $(sort $(wildcard vmm/*.h vfio/*.h devices/*.h boot/*.h tests/unit/*.h))
+
+all: $B/minivmm
+
+$B/minivmm: $(OBJ)
+	$(CC) $(CFLAGS) $(SAN) -o $@ $^ $(LDFLAGS)
+
+$B/unit-tests: $(UOBJ) $(LIB)
+	$(CC) $(CFLAGS) $(SAN) -o $@ $^ $(LDFLAGS) -lcriterion
+
+$B/obj/%.o: %.c Makefile
+	@mkdir -p $(@D)
+	$(CC) $(CSTD) $(WARN) $(CFLAGS) $(SAN) -MMD -MP -c -o $@ $<
+
+-include $(OBJ:.o=.d) $(UOBJ:.o=.d)
+
+format:
+	clang-format -i $(SRC) $(UNIT) $(HDR)
+
+install: all
+	install -D -m 755 $B/minivmm $(DESTDIR)$(PREFIX)/bin/minivmm
+	install -D -m 644 vmm/minivmm.1 $(DESTDIR)$(PREFIX)/share/man/man1/minivmm.1
+
+clean:
+	rm -rf build
+
+.PHONY: all format install clean

@@ -1,0 +1,128 @@
+/*
+ * vfio.h: one interface to a passed-through device, whoever provides it.
+ *
+ * A provider (vfio_kernel.c: the kernel's group and container) opens devices; the PCI logic
+ * (vfio_pci*.c) is written once, over these calls. Only providers make VFIO system calls.
+ * Sizes, flags and offsets that a provider hands up come from a device that is not trusted: the
+ * provider has checked that they are consistent (areas inside the region, no wrap).
+ *
+ * Flags are those of linux/vfio.h: VFIO_REGION_INFO_FLAG_*, VFIO_IRQ_INFO_*, VFIO_IRQ_SET_*.
+ */
+#pragma once
+
+#include <linux/vfio.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct hv;
+struct mem;
+struct vfio_device;
+
+/* A part of a region that may be mapped; page-aligned, ascending, disjoint. */
+struct vfio_area {
+    uint64_t offset, size;
+};
+
+#define VFIO_AREAS_MAX 64
+
+struct vfio_region {
+    uint32_t index;
+    uint32_t flags;
+    uint64_t size;   /* 0: not there */
+    uint64_t offset; /* the provider's own */
+    unsigned areas;  /* mappable parts, none without VFIO_REGION_INFO_FLAG_MMAP */
+    struct vfio_area area[VFIO_AREAS_MAX];
+};
+
+/*
+ * Where a device's DMA goes: one for all devices of a kernel container, one for each
+ * vfio-user server. IOVA = gpa: the guest's view is the device's.
+ */
+struct vfio_iommu {
+    const struct vfio_iommu_ops *ops;
+    const char *name; /* for messages */
+};
+
+struct vfio_iommu_ops {
+    /* Ranges are inclusive. Room for NR at entry; returns how many are valid for IOVAs (0: no
+     * limit known), writing at most NR. PGSIZES: bit mask of page sizes. AVAIL: mappings left.
+     */
+    int (*info)(struct vfio_iommu *iommu, struct vfio_iova_range *range, unsigned nr,
+                uint64_t *pgsizes, uint32_t *avail);
+    /* [HVA, HVA + SIZE) is FD at FD_OFFSET where the provider wants a descriptor (-1: none). */
+    int (*map)(struct vfio_iommu *iommu, uint64_t iova, uint64_t size, void *hva, int fd,
+               uint64_t fd_offset);
+    /* Exactly what was mapped. */
+    int (*unmap)(struct vfio_iommu *iommu, uint64_t iova, uint64_t size);
+};
+
+struct vfio_device_ops {
+    int (*region_info)(struct vfio_device *dev, uint32_t index, struct vfio_region *region);
+    /* LEN bytes at OFFSET of REGION in one access (1, 2, 4 or 8 for a BAR). 0 or negative
+     * errno; a short transfer is -EIO. */
+    int (*region_read)(struct vfio_device *dev, const struct vfio_region *region,
+                       uint64_t offset, void *data, size_t len);
+    int (*region_write)(struct vfio_device *dev, const struct vfio_region *region,
+                        uint64_t offset, const void *data, size_t len);
+    /* Maps AREA of REGION at ADDR (MAP_FIXED over the caller's own reservation). */
+    int (*region_mmap)(struct vfio_device *dev, const struct vfio_region *region,
+                       const struct vfio_area *area, void *addr);
+    int (*irq_info)(struct vfio_device *dev, uint32_t index, struct vfio_irq_info *info);
+    /* VFIO_DEVICE_SET_IRQS: FDS has COUNT entries with VFIO_IRQ_SET_DATA_EVENTFD, else NULL.
+     * Returns 0, a positive count where fewer vectors are possible, or a negative errno. */
+    int (*irq_set)(struct vfio_device *dev, uint32_t index, uint32_t flags, uint32_t start,
+                   uint32_t count, const int *fds);
+    /* Function reset, else hot reset where every affected device is ours. -ENOTTY: neither. */
+    int (*reset)(struct vfio_device *dev);
+    /* Releases it; the last user of a group or container releases that too. */
+    void (*close)(struct vfio_device *dev);
+};
+
+struct vfio_device {
+    const struct vfio_device_ops *ops;
+    char name[128]; /* as in messages: 0000:42:00.0, a socket's path */
+    uint32_t flags; /* VFIO_DEVICE_FLAGS_* */
+    uint32_t regions, irqs;
+    struct vfio_iommu *iommu; /* the provider's; shared by devices */
+};
+
+/* ---- vfio_kernel.c: /dev/vfio/vfio, groups, devices ---- */
+
+struct vfio_kernel;
+
+/* Opens nothing yet. HV is told of every group (KVM_VFIO) before a device of it is opened. */
+int vfio_kernel_create(struct vfio_kernel **out, struct hv *hv);
+/* After all its devices are closed. */
+void vfio_kernel_destroy(struct vfio_kernel *kernel);
+
+/*
+ * Opens the group of the PCI device SYSFS (a path such as /sys/bus/pci/devices/0000:42:00.0),
+ * checks that it is viable, attaches it to the container. Every device's group first
+ * (vfio_kernel_open_group), then RAM is mapped (vfio_dma_map_ram), then the devices are opened.
+ * Errors are logged with every device of the group, its driver and the command that frees it.
+ */
+int vfio_kernel_open_group(struct vfio_kernel *kernel, const char *sysfs);
+struct vfio_iommu *vfio_kernel_iommu(struct vfio_kernel *kernel);
+int vfio_kernel_open_device(struct vfio_kernel *kernel, const char *sysfs,
+                            struct vfio_device **out);
+
+/* ---- vfio_dma.c ---- */
+
+/*
+ * Maps all RAM for the device's DMA, after checking every region against the IOMMU's page
+ * sizes, its valid IOVA ranges and the mappings left; undoes everything on failure. Logs its
+ * own errors (RLIMIT_MEMLOCK with the figure needed) and one note per mapping.
+ */
+int vfio_dma_map_ram(struct vfio_iommu *iommu, const struct mem *mem);
+void vfio_dma_unmap_ram(struct vfio_iommu *iommu, const struct mem *mem);
+
+/* ---- vfio_sysfs.c: names and neighbours ---- */
+
+/* The sysfs directory of a device given as 0000:42:00.0, 42:00.0 or a sysfs path; logs its own
+ * error when there is no such device. */
+int vfio_sysfs_find(const char *text, char *path, size_t size);
+/* "vfio-pci", "" when no driver is bound. */
+void vfio_sysfs_driver(const char *path, char *driver, size_t size);
+/* IOMMU group number; -ENOENT when the device has none. */
+int vfio_sysfs_group(const char *path);

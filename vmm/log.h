@@ -1,0 +1,31 @@
+/*
+ * log.h: one line on standard error for each thing worth saying.
+ *
+ * Grammar: `minivmm: WHERE: cannot VERB OBJECT: REASON; WHAT TO DO`. WHERE is a device or a
+ * file. A message is written by one write(2), so lines of several threads never mix; control
+ * characters (names come from files and devices) are shown as '?'. Any thread may call these.
+ */
+#pragma once
+
+#include <stdatomic.h>
+#include <stdbool.h>
+
+enum log_level { LOG_ERROR, LOG_WARN, LOG_NOTE, LOG_DEBUG };
+
+/* Messages above LEVEL are dropped; the start value is LOG_NOTE. */
+void log_set_level(enum log_level level);
+
+/* WHERE may be NULL for a message about the program itself. */
+void log_error(const char *where, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+void log_warn(const char *where, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+void log_note(const char *where, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+void log_debug(const char *where, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+/*
+ * A budget for what a guest or a device can cause. log_limit() is true for the first 16 calls
+ * with one budget and false afterwards: an untrusted party cannot fill the log.
+ */
+struct log_limit {
+    atomic_uint used;
+};
+bool log_limit(struct log_limit *limit);

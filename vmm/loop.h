@@ -1,0 +1,25 @@
+/*
+ * loop.h: the main thread's event loop (epoll). vCPU threads run the guest; everything that
+ * waits for the outside (the terminal, signals, a device's error interrupts, timers) waits
+ * here.
+ */
+#pragma once
+
+#include <stdint.h>
+
+struct loop;
+typedef void loop_fn(void *opaque, uint32_t events);
+
+int loop_create(struct loop **out);
+void loop_destroy(struct loop *loop); /* NULL is fine; descriptors added stay their owners' */
+
+/* Calls FN(OPAQUE, events) in the loop's thread when FD has any of EVENTS (EPOLLIN, ...).
+ * Add and remove from the loop's thread only (or before it runs). A source that is removed is
+ * not called again, not even for an event already fetched. */
+int loop_add(struct loop *loop, int fd, uint32_t events, loop_fn *fn, void *opaque);
+void loop_remove(struct loop *loop, int fd);
+
+/* Runs until loop_stop(); returns at once when it was called before. Any thread may stop it,
+ * also a signal handler. */
+int loop_run(struct loop *loop);
+void loop_stop(struct loop *loop);
