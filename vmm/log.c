@@ -1,0 +1,87 @@
+/*
+ * log.c: messages on standard error, in the grammar of log.h.
+ *
+ * A line is put together on the stack and written by one write(2), so there is no lock and
+ * lines of several threads do not mix. What is longer than a line's room is cut. Not for signal
+ * handlers (vsnprintf). The level is the one variable of the program that is not in a struct:
+ * every layer logs, and none of them should have to carry a handle for it.
+ */
+#include "vmm/log.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <unistd.h>
+
+#define LOG_LINE_MAX   1024
+#define LOG_LIMIT_USES 16
+
+static atomic_int log_max_level = LOG_NOTE;
+
+void log_set_level(enum log_level level)
+{
+    atomic_store(&log_max_level, (int)level);
+}
+
+/* C0, DEL and, in UTF-8, C1: the characters by which a name could drive the user's terminal. */
+static void log_clean(char *line, size_t len)
+{
+    for (size_t i = 0; i < len; i++) {
+        unsigned char c = (unsigned char)line[i];
+        bool c1 = c >= 0x80 && c < 0xa0 && i > 0 && (unsigned char)line[i - 1] == 0xc2;
+
+        if (c < ' ' || c == 0x7f || c1)
+            line[i] = '?';
+    }
+}
+
+__attribute__((format(printf, 3, 0))) static void log_line(enum log_level level,
+                                                           const char *where, const char *fmt,
+                                                           va_list args)
+{
+    char line[LOG_LINE_MAX];
+    int saved_errno = errno;
+    size_t len;
+    int n;
+
+    if ((int)level > atomic_load(&log_max_level))
+        return;
+    n = snprintf(line, sizeof(line), "minivmm: %s%s", where ? where : "", where ? ": " : "");
+    len = n < 0 ? 0 : (size_t)n;
+    if (len < sizeof(line)) {
+        errno = saved_errno; /* for %m */
+        n = vsnprintf(line + len, sizeof(line) - len, fmt, args);
+        len += n < 0 ? 0 : (size_t)n;
+    }
+    if (len > sizeof(line) - 1)
+        len = sizeof(line) - 1; /* the newline takes the place of the final NUL */
+    log_clean(line, len);
+    line[len++] = '\n';
+    /* Nothing can be said about a standard error that does not take it. */
+    ssize_t written = write(STDERR_FILENO, line, len);
+    (void)written;
+    errno = saved_errno;
+}
+
+#define LOG_FUNCTION(name, level)                      \
+    void name(const char *where, const char *fmt, ...) \
+    {                                                  \
+        va_list args;                                  \
+        va_start(args, fmt);                           \
+        log_line(level, where, fmt, args);             \
+        va_end(args);                                  \
+    }
+
+LOG_FUNCTION(log_error, LOG_ERROR)
+LOG_FUNCTION(log_warn, LOG_WARN)
+LOG_FUNCTION(log_note, LOG_NOTE)
+LOG_FUNCTION(log_debug, LOG_DEBUG)
+
+bool log_limit(struct log_limit *limit)
+{
+    /* Checked before it is counted, so that the count cannot wrap to a fresh budget. */
+    if (atomic_load(&limit->used) >= LOG_LIMIT_USES)
+        return false;
+    return atomic_fetch_add(&limit->used, 1) < LOG_LIMIT_USES;
+}
