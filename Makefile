@@ -43,6 +43,27 @@ $B/obj/%.o: %.c Makefile
 
 -include $(OBJ:.o=.d) $(UOBJ:.o=.d)
 
+unit: build/unit-tests
+	build/unit-tests
+
+tiny cli host: all
+	tests/check.sh $@
+
+check:
+	tests/setup.sh build unit lint host
+	tests/check.sh
+
+demo:
+	tests/setup.sh build host
+	$(MAKE) -s STATIC=1
+	tests/host/demo.sh
+
+lint:
+	clang-format --dry-run --Werror $(SRC) $(UNIT) $(HDR)
+	cppcheck -q --std=c11 --inline-suppr --error-exitcode=1 --suppress=missingIncludeSystem \
+	    --enable=warning,performance,portability -D_GNU_SOURCE -DMINIVMM_VERSION='""' -I. $(SRC)
+	clang-tidy --quiet $(SRC) -- $(CSTD) $(WARN)
+
 format:
 	clang-format -i $(SRC) $(UNIT) $(HDR)
 
@@ -53,4 +74,4 @@ install: all
 clean:
 	rm -rf build
 
-.PHONY: all format install clean
+.PHONY: all unit tiny cli host check demo lint format install clean

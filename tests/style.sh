@@ -1,0 +1,64 @@
+#!/usr/bin/env bash
+# style.sh: what the compilers do not check: every header stands alone, includes go down the
+# layers, KVM and VFIO calls stay in their files, the README names things that exist.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+
+verdict() { # NAME OUTPUT: passes when there is no output
+    if [ -z "$2" ]; then
+        echo "PASS style/$1"
+    else
+        echo "FAIL style/$1: $(echo "$2" | tr '\n' ' ')"
+    fi
+}
+
+headers() {
+    for h in vmm/*.h vfio/*.h devices/*.h boot/*.h; do
+        echo "#include \"$h\"" |
+            "${CC:-cc}" -std=gnu17 -D_GNU_SOURCE -I. -Wall -Wextra -fsyntax-only -x c - || echo "$h"
+    done 2>&1
+}
+
+# Of the floor (vmm/) the other folders may use only this; the roof is main, options, machine.
+FLOOR='util|log|layout|hv|mem|bus|loop|entry|uapi'
+
+includes() {
+    grep -nE '#include "vmm/' devices/*.[ch] vfio/*.[ch] boot/*.[ch] | grep -vE "\"vmm/($FLOOR)\.h\""
+    grep -nE '#include "(vfio|boot)/' devices/*.[ch]
+    grep -nE '#include "boot/' vfio/*.[ch]
+    grep -nE '#include "(devices|vfio)/' boot/*.[ch]
+    grep -nE '#include <linux/kvm\.h>' devices/*.[ch] vfio/*.[ch] boot/*.[ch]
+    grep -lE '\bKVM_[A-Z0-9_]+\b' vmm/*.[ch] | grep -vE 'vmm/(kvm|vcpu|cpuid|uapi)\.[ch]'
+}
+
+# Where system calls to KVM and VFIO are made: to narrate, count and fail them, few places.
+ioctls() {
+    grep -lE '\bioctl\(' ./*/*.c | grep -vE '^\./(vmm/(kvm|vcpu|console)|vfio/vfio_kernel)\.c$'
+}
+
+# `file.c` and `function()` in the README's and the guides' tours exist.
+tour() {
+    local name
+    for name in $(grep -ohE '`(vmm|vfio|devices|boot|tests)/[A-Za-z0-9_./-]+`' README.md ./*/README.md |
+        tr -d '`' | sort -u); do
+        [ -e "$name" ] || echo "$name"
+    done
+    for name in $(grep -ohE '`[a-z][a-z0-9_]+\(\)`' README.md ./*/README.md | tr -d '`()' | sort -u); do
+        grep -qE "\b$name\(" ./*/*.[ch] tests/*/*.[ch] || echo "$name()"
+    done
+}
+
+# Every option of the program is in its help, its man page and the README.
+options() {
+    local o
+    for o in $(sed -nE "s/^ +\{('.'|0), \"([a-z-]+)\",.*/\2/p" vmm/options.c); do
+        grep -qE -- "--$o\b" README.md || echo "README: --$o"
+        sed 's/\\-/-/g' vmm/minivmm.1 | grep -qE -- "--$o\b" || echo "minivmm.1: --$o"
+    done
+}
+
+verdict headers-alone "$(headers)"
+verdict include-layers "$(includes)"
+verdict ioctl-places "$(ioctls)"
+verdict readme-tour "$(tour)"
+verdict options-documented "$(options)"

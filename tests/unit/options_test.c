@@ -1,0 +1,193 @@
+/*
+ * options_test.c: the command line: every option's forms, and what has to be refused.
+ */
+#include <criterion/criterion.h>
+#include <errno.h>
+
+#include "devices/pci.h"
+#include "vmm/layout.h"
+#include "vmm/options.h"
+#include "vmm/util.h"
+
+static struct options parsed;
+
+/* Parses up to seven arguments into `parsed` (one process a test case). */
+#define PARSE(...) parse((char *[]){"minivmm", __VA_ARGS__, NULL})
+
+static enum options_result parse(char *const *argv)
+{
+    int argc = 0;
+    while (argv[argc])
+        argc++;
+    return options_parse(argc, argv, &parsed);
+}
+
+Test(options, size)
+{
+    static const struct {
+        const char *text;
+        int err;
+        uint64_t size;
+    } row[] = {
+        {"0", 0, 0},
+        {"4096", 0, 4096},
+        {"1K", 0, KIB},
+        {"512M", 0, 512 * MIB},
+        {"512m", 0, 512 * MIB},
+        {"3G", 0, 3 * GIB},
+        {"16777215T", 0, 16777215 * TIB},
+        {"18446744073709551615", 0, UINT64_MAX},
+        {"18446744073709551616", -ERANGE, 0},
+        {"16777216T", -ERANGE, 0},
+        {"", -EINVAL, 0},
+        {"M", -EINVAL, 0},
+        {"-5", -EINVAL, 0},
+        {"+5", -EINVAL, 0},
+        {" 5", -EINVAL, 0},
+        {"12Q", -EINVAL, 0},
+        {"1MB", -EINVAL, 0},
+        {"1.5G", -EINVAL, 0},
+        {"0x10", -EINVAL, 0},
+    };
+    for (size_t i = 0; i < ARRAY_SIZE(row); i++) {
+        uint64_t size = 0;
+        cr_expect_eq(options_size(row[i].text, &size), row[i].err, "%s", row[i].text);
+        cr_expect_eq(size, row[i].size, "%s", row[i].text);
+    }
+}
+
+Test(options, defaults)
+{
+    cr_assert_eq(PARSE("kernel"), OPTIONS_RUN);
+    cr_expect_str_eq(parsed.kernel, "kernel");
+    cr_expect_null(parsed.initrd);
+    cr_expect_str_eq(parsed.cmdline, "console=ttyS0");
+    cr_expect_eq(parsed.memory, 512 * MIB);
+    cr_expect_eq(parsed.cpus, 1);
+    cr_expect_eq(parsed.vfios, 0);
+    cr_expect_eq(parsed.force, BOOT_AUTO);
+    cr_expect_eq(parsed.signature, CPUID_HIDDEN);
+    cr_expect_eq(parsed.debug_exit, -1);
+    cr_expect_not(parsed.no_reboot);
+}
+
+Test(options, all_four_forms_of_a_value)
+{
+    cr_assert_eq(PARSE("--memory", "1G", "k"), OPTIONS_RUN);
+    cr_expect_eq(parsed.memory, GIB);
+    cr_assert_eq(PARSE("--memory=2G", "k"), OPTIONS_RUN);
+    cr_expect_eq(parsed.memory, 2 * GIB);
+    cr_assert_eq(PARSE("k", "-m", "3G"), OPTIONS_RUN);
+    cr_expect_eq(parsed.memory, 3 * GIB);
+    cr_assert_eq(PARSE("-m4G", "k"), OPTIONS_RUN);
+    cr_expect_eq(parsed.memory, 4 * GIB);
+    cr_assert_eq(PARSE("--cmdline=", "k"), OPTIONS_RUN);
+    cr_expect_str_eq(parsed.cmdline, "");
+}
+
+Test(options, usage_line)
+{
+    cr_assert_eq(PARSE("--vfio", "0000:42:00.0", "--initrd", "guest.img", "kernel.bin"),
+                 OPTIONS_RUN);
+    cr_expect_str_eq(parsed.vfio[0].device, "0000:42:00.0");
+    cr_expect_eq(parsed.vfio[0].devfn, -1);
+    cr_expect(parsed.vfio[0].mmap);
+    cr_expect_str_eq(parsed.initrd, "guest.img");
+    cr_expect_str_eq(parsed.kernel, "kernel.bin");
+}
+
+Test(options, vfio_suboptions)
+{
+    cr_assert_eq(PARSE("-v", "1:2.3,mmap=off,slot=5.1", "-v", "1:2.4,slot=31", "k"),
+                 OPTIONS_RUN);
+    cr_expect_eq(parsed.vfios, 2);
+    cr_expect_str_eq(parsed.vfio[0].device, "1:2.3");
+    cr_expect_not(parsed.vfio[0].mmap);
+    cr_expect_eq(parsed.vfio[0].devfn, PCI_DEVFN(5, 1));
+    cr_expect_eq(parsed.vfio[1].devfn, PCI_DEVFN(31, 0));
+    static const char *const bad[] = {"",       ",",          "a,slot=0",   "a,slot=32",
+                                      "a,slot", "a,slot=1.8", "a,slot=1.",  "a,slot=1x",
+                                      "a,",     "a,nonsense", "a,mmap=yes", "a,slot=-1"};
+    for (size_t i = 0; i < ARRAY_SIZE(bad); i++)
+        cr_expect_eq(PARSE("-v", (char *)bad[i], "k"), OPTIONS_BAD, "%s", bad[i]);
+}
+
+Test(options, entry)
+{
+    cr_assert_eq(PARSE("--entry", "real", "k"), OPTIONS_RUN);
+    cr_expect_eq(parsed.force, BOOT_REAL);
+    cr_expect_eq(parsed.flat_addr, LAYOUT_FLAT);
+    cr_assert_eq(PARSE("--entry", "long@0x200000", "k"), OPTIONS_RUN);
+    cr_expect_eq(parsed.force, BOOT_LONG);
+    cr_expect_eq(parsed.flat_addr, 0x200000);
+    cr_assert_eq(PARSE("--entry=protected", "k"), OPTIONS_RUN);
+    cr_expect_eq(parsed.flat_addr, LAYOUT_HIGH_START);
+}
+
+Test(options, cpuid)
+{
+    cr_assert_eq(PARSE("--cpuid", "kvm", "k"), OPTIONS_RUN);
+    cr_expect_eq(parsed.signature, CPUID_KVM);
+    cr_assert_eq(PARSE("--cpuid", "vendor=TwelveChars!", "k"), OPTIONS_RUN);
+    cr_expect_eq(parsed.signature, CPUID_VENDOR);
+    cr_expect_arr_eq(parsed.vendor, "TwelveChars!", 12);
+    cr_assert_eq(PARSE("--cpuid", "vendor=A", "k"), OPTIONS_RUN);
+    cr_expect_arr_eq(parsed.vendor, "A\0\0\0\0\0\0\0\0\0\0\0", 12);
+}
+
+Test(options, switches_and_numbers)
+{
+    cr_assert_eq(PARSE("--debug-exit=0xf4", "--no-reboot", "-c", "8", "--", "-odd-name"),
+                 OPTIONS_RUN);
+    cr_expect_eq(parsed.debug_exit, 0xf4);
+    cr_expect(parsed.no_reboot);
+    cr_expect_eq(parsed.cpus, 8);
+    cr_expect_str_eq(parsed.kernel, "-odd-name");
+}
+
+Test(options, refused)
+{
+    static char *const row[][4] = {
+        {NULL},
+        {"--unknown", "k"},
+        {"-x", "k"},
+        {"-", "k"},
+        {"--mem", "1G", "k"},
+        {"--memory"},
+        {"-m"},
+        {"--no-reboot=1", "k"},
+        {"k1", "k2"},
+        {"host"},
+        {"-m", "0", "k"},
+        {"-m", "1", "k"},
+        {"-m", "1048577", "k"},
+        {"-c", "0", "k"},
+        {"-c", "99999999999", "k"},
+        {"-c", "2x", "k"},
+        {"--cpuid", "xen", "k"},
+        {"--cpuid", "vendor=", "k"},
+        {"--cpuid", "vendor=ThirteenChars", "k"},
+        {"--debug-exit", "0x10000", "k"},
+        {"--debug-exit", "0x", "k"},
+        {"--debug-exit", "f4", "k"},
+        {"--entry", "virtual", "k"},
+        {"--entry", "long@", "k"},
+        {"--entry", "long@0x100000000", "k"},
+        {"--log-level", "loud", "k"},
+    };
+    for (size_t i = 0; i < ARRAY_SIZE(row); i++) {
+        char *argv[] = {"minivmm", row[i][0], row[i][1], row[i][2], NULL};
+        cr_expect_eq(parse(argv), OPTIONS_BAD, "row %zu: %s", i, row[i][0]);
+    }
+}
+
+Test(options, too_many_devices)
+{
+    char *argv[2 * OPTIONS_VFIO_MAX + 5] = {"minivmm", "kernel"};
+    for (unsigned i = 0; i <= OPTIONS_VFIO_MAX; i++) {
+        argv[2 + 2 * i] = "-v";
+        argv[3 + 2 * i] = "0000:00:01.0";
+        argv[4 + 2 * i] = NULL;
+        cr_expect_eq(parse(argv), i < OPTIONS_VFIO_MAX ? OPTIONS_RUN : OPTIONS_BAD);
+    }
+}

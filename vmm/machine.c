@@ -1,0 +1,601 @@
+/*
+ * machine.c: puts everything together. `step` is the ordered list of what a machine is made of:
+ * each row brings one part up and takes it down again; a failure takes down what is up, in
+ * reverse order, and so does the end of the VM. Nothing registers itself anywhere else.
+ *
+ * Threads: all of this runs in the main thread, which waits in the event loop while the vCPU
+ * threads run the guest. What ends or resets the VM (a device's handler in a vCPU thread, a
+ * signal, the console) sets the verdict and stops the loop; the main thread then acts on it.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/epoll.h>
+#include <sys/signalfd.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "boot/acpi.h"
+#include "boot/boot.h"
+#include "devices/acpi_pm.h"
+#include "devices/cmos.h"
+#include "devices/debugport.h"
+#include "devices/i8042.h"
+#include "devices/pci.h"
+#include "devices/uart16550.h"
+#include "vmm/bus.h"
+#include "vmm/console.h"
+#include "vmm/kvm.h"
+#include "vmm/layout.h"
+#include "vmm/log.h"
+#include "vmm/loop.h"
+#include "vmm/machine.h"
+#include "vmm/mem.h"
+#include "vmm/options.h"
+#include "vmm/passthrough.h"
+#include "vmm/util.h"
+#include "vmm/vcpu.h"
+
+/* A kernel larger than this is no kernel. It is read whole, then freed. */
+#define KERNEL_SIZE_MAX (2 * GIB)
+
+/* The verdict: a status from enum machine_status or --debug-exit once the VM has to end, or: */
+enum { VERDICT_NONE = -1, VERDICT_RESET = -2 };
+
+struct machine {
+    const struct options *opt;
+    atomic_int verdict;
+
+    int kernel_fd, initrd_fd, signal_fd;
+    uint64_t kernel_size, initrd_size;
+    sigset_t old_signals;
+
+    struct mem mem;
+    struct kvm *kvm;
+    struct bus pio, mmio;
+    struct loop *loop;
+    struct console *console;
+    struct uart *uart;
+    struct cmos *cmos;
+    struct i8042 *i8042;
+    struct acpi_pm *acpi_pm;
+    struct debugport *debugport;
+    struct pci_bus pci;
+    struct passthrough pass;
+    struct vcpus *vcpus;
+};
+
+/* ---- what ends or resets the VM (any thread) ---- */
+
+/* The first reason to end the VM counts; a reset gives way to it. */
+static void end(struct machine *m, int status)
+{
+    int v = atomic_load(&m->verdict);
+    while (v < 0 && !atomic_compare_exchange_weak(&m->verdict, &v, status))
+        ;
+    vcpus_stop_async(m->vcpus);
+    loop_stop(m->loop);
+}
+
+static void power_reset(void *opaque)
+{
+    struct machine *m = opaque;
+    int none = VERDICT_NONE;
+    if (m->opt->no_reboot)
+        return end(m, STATUS_RESET);
+    atomic_compare_exchange_strong(&m->verdict, &none, VERDICT_RESET);
+    vcpus_stop_async(m->vcpus);
+    loop_stop(m->loop);
+}
+
+static void power_off(void *opaque)
+{
+    end(opaque, STATUS_OFF);
+}
+
+static void power_debug_exit(void *opaque, unsigned value)
+{
+    end(opaque, (int)((value << 1 | 1) & 0xff));
+}
+
+static const struct power_ops power_ops = {
+    .reset = power_reset,
+    .poweroff = power_off,
+    .debug_exit = power_debug_exit,
+};
+
+static void vcpu_ended(void *opaque, enum vcpu_event event)
+{
+    if (event == VCPU_SHUTDOWN)
+        log_error(NULL, "the guest crashed: triple fault");
+    end(opaque, event == VCPU_SHUTDOWN ? STATUS_CRASH : STATUS_KVM);
+}
+
+static bool vcpu_faulted(void *opaque)
+{
+    struct machine *m = opaque;
+    return passthrough_drop_slots(&m->pass);
+}
+
+static void device_gone(void *opaque, const char *name, bool failed)
+{
+    (void)name;
+    (void)failed;
+    end(opaque, STATUS_DEVICE);
+}
+
+static void signalled(void *opaque, uint32_t events)
+{
+    struct machine *m = opaque;
+    struct signalfd_siginfo info;
+    (void)events;
+    if (read(m->signal_fd, &info, sizeof(info)) == sizeof(info))
+        end(m, STATUS_SIGNAL + (int)info.ssi_signo);
+}
+
+/* ---- files ---- */
+
+/* A regular file for reading; *SIZE is its size now. Logs its own error. */
+static int open_file(const char *name, const char *what, uint64_t *size)
+{
+    struct stat st;
+    int fd = open(name, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (fd < 0) {
+        int err = -errno;
+        log_error(name, "cannot open %s: %s; give the path of a file that can be read", what,
+                  strerror(-err));
+        return err;
+    }
+    if (fstat(fd, &st) || !S_ISREG(st.st_mode)) {
+        log_error(name, "cannot use %s: not a regular file; give the path of a file", what);
+        close(fd);
+        return -EINVAL;
+    }
+    *size = (uint64_t)st.st_size;
+    return fd;
+}
+
+static int files_up(struct machine *m)
+{
+    m->kernel_fd = open_file(m->opt->kernel, "kernel", &m->kernel_size);
+    if (m->kernel_fd < 0)
+        return m->kernel_fd;
+    if (m->kernel_size > KERNEL_SIZE_MAX) {
+        log_error(m->opt->kernel, "cannot boot kernel: it has %llu MiB; give one below 2 GiB",
+                  (unsigned long long)(m->kernel_size / MIB));
+        return -EFBIG;
+    }
+    if (m->opt->initrd) {
+        m->initrd_fd = open_file(m->opt->initrd, "initial RAM disk", &m->initrd_size);
+        if (m->initrd_fd < 0)
+            return m->initrd_fd;
+    }
+    return 0;
+}
+
+static void close_fd(int *fd)
+{
+    if (*fd >= 0)
+        close(*fd);
+    *fd = -1;
+}
+
+static void files_down(struct machine *m)
+{
+    close_fd(&m->initrd_fd);
+    close_fd(&m->kernel_fd);
+}
+
+/* ---- memory and KVM ---- */
+
+static int memory_up(struct machine *m)
+{
+    return mem_init(&m->mem, m->opt->memory);
+}
+
+static void memory_down(struct machine *m)
+{
+    mem_fini(&m->mem);
+}
+
+/* RAM slots before the irqchip: see kvm.h. */
+static int kvm_up(struct machine *m)
+{
+    int err = kvm_create(&m->kvm, m->opt->cpus);
+    if (err)
+        return err;
+    struct hv *hv = kvm_hv(m->kvm);
+    for (unsigned i = 0; i < m->mem.nr; i++) {
+        const struct mem_region *r = &m->mem.region[i];
+        int slot = hv->ops->slot_add(hv, r->gpa, r->hva, r->size);
+        if (slot < 0) {
+            log_error("KVM", "cannot give the guest RAM at 0x%llx: %s; try a smaller --memory",
+                      (unsigned long long)r->gpa, strerror(-slot));
+            return slot;
+        }
+    }
+    return kvm_create_irqchip(m->kvm);
+}
+
+static void kvm_down(struct machine *m)
+{
+    kvm_destroy(m->kvm);
+    m->kvm = NULL;
+}
+
+/* ---- buses and the event loop ---- */
+
+static int buses_up(struct machine *m)
+{
+    int err = bus_init(&m->pio);
+    if (!err)
+        err = bus_init(&m->mmio);
+    if (!err)
+        err = loop_create(&m->loop);
+    return err;
+}
+
+static void buses_down(struct machine *m)
+{
+    loop_destroy(m->loop);
+    m->loop = NULL;
+    bus_fini(&m->mmio);
+    bus_fini(&m->pio);
+}
+
+/* ---- signals: blocked in every thread, read by the loop ---- */
+
+static int signals_up(struct machine *m)
+{
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGINT);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGHUP);
+    pthread_sigmask(SIG_BLOCK, &set, &m->old_signals);
+    m->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+    if (m->signal_fd < 0)
+        return -errno;
+    return loop_add(m->loop, m->signal_fd, EPOLLIN, signalled, m);
+}
+
+static void signals_down(struct machine *m)
+{
+    if (m->signal_fd >= 0)
+        loop_remove(m->loop, m->signal_fd);
+    close_fd(&m->signal_fd);
+    pthread_sigmask(SIG_SETMASK, &m->old_signals, NULL);
+}
+
+/* ---- the fixed devices of a PC ---- */
+
+static struct irq_line line(struct machine *m, uint32_t gsi)
+{
+    return (struct irq_line){.hv = kvm_hv(m->kvm), .gsi = gsi};
+}
+
+static void console_quit(void *opaque)
+{
+    end(opaque, STATUS_OFF);
+}
+
+static size_t console_receive(void *opaque, const uint8_t *data, size_t len)
+{
+    struct machine *m = opaque;
+    return uart_receive(m->uart, data, len);
+}
+
+static void uart_transmit(void *opaque, const uint8_t *data, size_t len)
+{
+    struct machine *m = opaque;
+    console_write(m->console, data, len);
+}
+
+static void uart_rx_ready(void *opaque)
+{
+    struct machine *m = opaque;
+    console_rx_ready(m->console);
+}
+
+static int devices_up(struct machine *m)
+{
+    static const struct console_ops console_ops = {
+        .receive = console_receive,
+        .quit = console_quit,
+    };
+    struct power power = {.ops = &power_ops, .opaque = m};
+    uint64_t high_ram = m->mem.nr > 1 ? m->mem.region[1].size : 0;
+    int err;
+
+    if ((err = console_create(&m->console, m->loop, STDIN_FILENO, STDOUT_FILENO, &console_ops,
+                              m)))
+        return err;
+    if ((err = uart_create(&m->uart, &m->pio, LAYOUT_PORT_COM1, line(m, LAYOUT_GSI_COM1),
+                           uart_transmit, m)))
+        return err;
+    uart_set_rx_ready(m->uart, uart_rx_ready, m);
+    if ((err = cmos_create(&m->cmos, &m->pio, m->loop, line(m, LAYOUT_GSI_RTC),
+                           m->mem.region[0].size, high_ram)))
+        return err;
+    if ((err = i8042_create(&m->i8042, &m->pio, power)))
+        return err;
+    if ((err = acpi_pm_create(&m->acpi_pm, &m->pio, m->loop, line(m, LAYOUT_GSI_SCI), power)))
+        return err;
+    if (m->opt->debug_exit < 0)
+        return 0;
+    err = debugport_create(&m->debugport, &m->pio, (uint16_t)m->opt->debug_exit, power);
+    if (err)
+        log_error("--debug-exit", "cannot use port 0x%x: %s; give a port that no device has",
+                  m->opt->debug_exit, strerror(-err));
+    return err;
+}
+
+static void devices_down(struct machine *m)
+{
+    debugport_destroy(m->debugport);
+    acpi_pm_destroy(m->acpi_pm);
+    i8042_destroy(m->i8042);
+    cmos_destroy(m->cmos);
+    uart_destroy(m->uart);
+    console_destroy(m->console);
+}
+
+static int pci_up(struct machine *m)
+{
+    int err = pci_bus_init(&m->pci, &m->pio, &m->mmio);
+    if (!err)
+        pci_bus_set_reset_hook(&m->pci, i8042_reset_control_read, i8042_reset_control_write,
+                               m->i8042);
+    return err;
+}
+
+static void pci_down(struct machine *m)
+{
+    pci_bus_fini(&m->pci);
+}
+
+/* ---- passed-through devices ---- */
+
+static int vfio_up(struct machine *m)
+{
+    struct passthrough_config config = {
+        .option = m->opt->vfio,
+        .nr = m->opt->vfios,
+        .hv = kvm_hv(m->kvm),
+        .bus = &m->pci,
+        .loop = m->loop,
+        .mem = &m->mem,
+        .gone = device_gone,
+        .opaque = m,
+    };
+    return passthrough_open(&m->pass, &config);
+}
+
+static void vfio_down(struct machine *m)
+{
+    passthrough_close(&m->pass);
+}
+
+/* The 64-bit window lies right above RAM: the lowest place is within most IOMMUs' width. */
+static int window_up(struct machine *m)
+{
+    const struct mem_region *last = &m->mem.region[m->mem.nr - 1];
+    uint64_t size, align;
+    pci_bus_mmio64_need(&m->pci, &size, &align);
+    if (!size)
+        return 0;
+    uint64_t base = align_up(MAX(LAYOUT_HIGH_RAM, last->gpa + last->size), align);
+    unsigned bits = kvm_phys_bits(m->kvm);
+    if (!range_within(base, size, 1ULL << bits)) {
+        log_error(NULL,
+                  "cannot place the devices' BARs: %llu GiB from 0x%llx end above the "
+                  "guest's %u-bit addresses; pass fewer devices or give less --memory",
+                  (unsigned long long)(align_up(size, GIB) / GIB), (unsigned long long)base,
+                  bits);
+        return -ENOSPC;
+    }
+    m->pci.mmio64_base = base;
+    m->pci.mmio64_size = size;
+    return 0;
+}
+
+/* ---- vCPUs ---- */
+
+static int vcpus_up(struct machine *m)
+{
+    struct vcpus_config config = {
+        .count = m->opt->cpus,
+        .cpuid = {.signature = m->opt->signature, .cpus = m->opt->cpus},
+        .pio = &m->pio,
+        .mmio = &m->mmio,
+        .opaque = m,
+        .event = vcpu_ended,
+        .fault = vcpu_faulted,
+    };
+    memcpy(config.cpuid.vendor, m->opt->vendor, sizeof(config.cpuid.vendor));
+    return vcpus_create(&m->vcpus, m->kvm, &config);
+}
+
+static void vcpus_down(struct machine *m)
+{
+    vcpus_destroy(m->vcpus);
+    m->vcpus = NULL;
+}
+
+/* ---- boot and reset ---- */
+
+static const struct acpi_device acpi_devices[] = {
+    {.name = "COM1",
+     .hid = "PNP0501",
+     .nr = 2,
+     .resource = {{ACPI_RES_IO, LAYOUT_PORT_COM1, 8}, {ACPI_RES_IRQ_EDGE, LAYOUT_GSI_COM1, 0}}},
+    {.name = "RTC_",
+     .hid = "PNP0B00",
+     .nr = 2,
+     .resource = {{ACPI_RES_IO, LAYOUT_PORT_CMOS, 2}, {ACPI_RES_IRQ_EDGE, LAYOUT_GSI_RTC, 0}}},
+};
+
+static int write_acpi(struct machine *m)
+{
+    struct acpi_config config = {
+        .cpus = m->opt->cpus,
+        .mmio32_base = LAYOUT_MMIO32,
+        .mmio32_size = LAYOUT_MMIO32_SIZE,
+        .mmio64_base = m->pci.mmio64_base,
+        .mmio64_size = m->pci.mmio64_size,
+        .pio_base = LAYOUT_PORT_BARS,
+        .pio_size = LAYOUT_PORT_BARS_SIZE,
+        .device = acpi_devices,
+        .devices = ARRAY_SIZE(acpi_devices),
+    };
+    size_t size = LAYOUT_ACPI_SIZE;
+    uint8_t *at = mem_at(&m->mem, LAYOUT_ACPI, size);
+    if (!at) {
+        log_error("--memory",
+                  "cannot place the ACPI tables: RAM ends below 1 MiB; give 2M or more");
+        return -ENOSPC;
+    }
+    int err = acpi_build(&config, LAYOUT_ACPI, at, &size);
+    if (err)
+        log_error(NULL, "cannot build the ACPI tables: %s; give fewer --cpus", strerror(-err));
+    return err;
+}
+
+/* The kernel's bytes; freed by the caller. Read anew for each boot: a reset may be days later.
+ */
+static uint8_t *read_kernel(const struct machine *m)
+{
+    uint8_t *bytes = malloc(m->kernel_size ? m->kernel_size : 1);
+    uint64_t done = 0;
+    while (bytes && done < m->kernel_size) {
+        ssize_t n = pread(m->kernel_fd, bytes + done, m->kernel_size - done, (off_t)done);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0) {
+            log_error(m->opt->kernel, "cannot read kernel: %s; give a file that stays as it is",
+                      n ? strerror(errno) : "it became shorter");
+            free(bytes);
+            return NULL;
+        }
+        done += (uint64_t)n;
+    }
+    if (!bytes)
+        log_error(m->opt->kernel, "cannot read kernel: no memory for %llu bytes; free some",
+                  (unsigned long long)m->kernel_size);
+    return bytes;
+}
+
+/* Everything as after power-on, the first vCPU at the kernel's entry. */
+static int boot(struct machine *m)
+{
+    struct boot_entry entry = {0};
+    int err = pci_bus_assign(&m->pci);
+    if (!err)
+        err = write_acpi(m);
+    if (err)
+        return err;
+    uint8_t *kernel = read_kernel(m);
+    if (!kernel)
+        return -EIO;
+    struct boot_config config = {
+        .kernel_name = m->opt->kernel,
+        .kernel = kernel,
+        .kernel_size = m->kernel_size,
+        .initrd_name = m->opt->initrd,
+        .initrd_fd = m->initrd_fd,
+        .initrd_size = m->initrd_size,
+        .cmdline = m->opt->cmdline,
+        .force = m->opt->force,
+        .flat_addr = m->opt->flat_addr,
+        .rsdp = LAYOUT_ACPI,
+    };
+    err = boot_load(&config, &m->mem, &entry);
+    free(kernel);
+    return err ? err : vcpus_load(m->vcpus, &entry);
+}
+
+/* Every vCPU is paused. RAM keeps its contents, as on a warm reset of a real machine. */
+static int reset(struct machine *m)
+{
+    int err = passthrough_reset(&m->pass);
+    if (err)
+        return err;
+    pci_bus_reset(&m->pci);
+    uart_reset(m->uart);
+    cmos_reset(m->cmos);
+    acpi_pm_reset(m->acpi_pm);
+    err = kvm_reset_irqchip(m->kvm);
+    return err ? err : boot(m);
+}
+
+static int start(struct machine *m)
+{
+    int err = boot(m);
+    if (err)
+        return err;
+    passthrough_describe(&m->pass);
+    return vcpus_start(m->vcpus);
+}
+
+/* Until the VM ends; returns the verdict. */
+static int run(struct machine *m)
+{
+    for (;;) {
+        vcpus_resume(m->vcpus);
+        if (loop_run(m->loop))
+            return STATUS_START;
+        vcpus_pause(m->vcpus);
+        int reset_wanted = VERDICT_RESET;
+        if (!atomic_compare_exchange_strong(&m->verdict, &reset_wanted, VERDICT_NONE))
+            return reset_wanted;
+        if (reset(m))
+            return STATUS_START;
+    }
+}
+
+/* ---- the list ---- */
+
+static const struct step {
+    int (*up)(struct machine *m);
+    void (*down)(struct machine *m); /* also after an up that failed half-way */
+} step[] = {
+    {files_up, files_down},     /* everything is opened before the guest starts */
+    {memory_up, memory_down},   /* guest RAM */
+    {kvm_up, kvm_down},         /* the VM, RAM slots, then the irqchip */
+    {buses_up, buses_down},     /* ports, MMIO, the event loop */
+    {signals_up, signals_down}, /* before any thread, so that all inherit the mask */
+    {devices_up, devices_down}, /* console, UART, RTC, reset, power */
+    {pci_up, pci_down},         /* the bus that the passed-through devices sit on */
+    {vfio_up, vfio_down},       /* groups, DMA, devices */
+    {window_up, NULL},          /* room for their 64-bit BARs */
+    {vcpus_up, vcpus_down},     /* last up, first down: no vCPU runs while a device goes */
+};
+
+int machine_run(const struct options *options)
+{
+    struct machine *m = calloc(1, sizeof(*m));
+    if (!m) {
+        log_error(NULL, "cannot start: out of memory; free some");
+        return STATUS_START;
+    }
+    m->opt = options;
+    m->verdict = VERDICT_NONE;
+    m->kernel_fd = m->initrd_fd = m->signal_fd = -1;
+
+    int status = STATUS_START;
+    unsigned n = 0;
+    int err = 0;
+    while (n < ARRAY_SIZE(step) && !err)
+        err = step[n++].up(m);
+    if (!err && !start(m))
+        status = run(m);
+    while (n-- > 0) {
+        if (step[n].down)
+            step[n].down(m);
+    }
+    free(m);
+    return status;
+}

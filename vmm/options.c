@@ -1,0 +1,395 @@
+/*
+ * options.c: the command line, by one table that is the parser's input and the help's text.
+ *
+ * GNU style: --opt value, --opt=value, -o value, -ovalue; options and KERNEL in any order; "--"
+ * ends the options. Long names are not abbreviated: a script written today must not change its
+ * meaning when an option is added. Pure but for its messages; one thread.
+ */
+#include <ctype.h>
+#include <errno.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "devices/pci.h"
+#include "vmm/layout.h"
+#include "vmm/options.h"
+#include "vmm/util.h"
+
+struct option {
+    char letter; /* 0: none */
+    const char *name;
+    const char *value; /* name of its value in the help; NULL: takes none */
+    /* 0, or -EINVAL after a message. VALUE is NULL for an option without one. */
+    int (*set)(struct options *options, const char *value);
+    const char *help;
+};
+
+int options_size(const char *text, uint64_t *size)
+{
+    static const char suffix[] = "KMGT";
+    if (!isdigit((unsigned char)text[0]))
+        return -EINVAL;
+    char *end;
+    errno = 0;
+    unsigned long long v = strtoull(text, &end, 10);
+    if (errno)
+        return -ERANGE;
+    unsigned shift = 0;
+    const char *s = *end ? strchr(suffix, toupper((unsigned char)*end)) : NULL;
+    if (s) {
+        shift = 10 * (unsigned)(s - suffix + 1);
+        end++;
+    }
+    if (*end)
+        return -EINVAL;
+    if (v > UINT64_MAX >> shift)
+        return -ERANGE;
+    *size = v << shift;
+    return 0;
+}
+
+/* A whole number up to MAX in TEXT, in base 10 or, where HEX, also 0x... */
+static bool number(const char *text, bool hex, uint64_t max, uint64_t *out)
+{
+    bool is_hex = hex && text[0] == '0' && (text[1] == 'x' || text[1] == 'X');
+    if (!isxdigit((unsigned char)text[is_hex ? 2 : 0]))
+        return false;
+    char *end;
+    errno = 0;
+    *out = strtoull(text, &end, is_hex ? 16 : 10);
+    return !errno && !*end && *out <= max;
+}
+
+static int bad(const char *option, const char *value, const char *hint)
+{
+    log_error(option, "cannot use '%s': %s", value, hint);
+    return -EINVAL;
+}
+
+/* ---- one setter for each option ---- */
+
+static int set_memory(struct options *o, const char *value)
+{
+    int err = options_size(value, &o->memory);
+    if (err == -ERANGE)
+        return bad("--memory", value, "more than 64 bits can say; give a smaller size");
+    if (err)
+        return bad("--memory", value,
+                   "not a size; give a whole number with K, M, G or T, such as 512M");
+    if (o->memory < MIB || o->memory % LAYOUT_PAGE_SIZE)
+        return bad("--memory", value,
+                   "too small or not a whole number of 4K pages; give 1M or more");
+    return 0;
+}
+
+static int set_cpus(struct options *o, const char *value)
+{
+    uint64_t v;
+    if (!number(value, false, UINT_MAX, &v) || v == 0)
+        return bad("--cpus", value, "not a number of vCPUs; give 1 or more");
+    o->cpus = (unsigned)v;
+    return 0;
+}
+
+static int set_initrd(struct options *o, const char *value)
+{
+    o->initrd = value;
+    return 0;
+}
+
+static int set_cmdline(struct options *o, const char *value)
+{
+    o->cmdline = value;
+    return 0;
+}
+
+static int vfio_slot(struct option_vfio *v, const char *value)
+{
+    unsigned slot, function = 0;
+    int used = 0;
+    if ((sscanf(value, "%2u.%1u%n", &slot, &function, &used) != 2 || value[used]) &&
+        (sscanf(value, "%2u%n", &slot, &used) != 1 || value[used]))
+        return -EINVAL;
+    if (slot == 0 || slot >= PCI_SLOTS || function > 7)
+        return -EINVAL;
+    v->devfn = PCI_DEVFN(slot, function);
+    return 0;
+}
+
+static int vfio_suboption(struct option_vfio *v, const char *opt)
+{
+    if (!strcmp(opt, "mmap=off"))
+        v->mmap = false;
+    else if (strncmp(opt, "slot=", 5) || vfio_slot(v, opt + 5))
+        return bad("--vfio", opt,
+                   "not a suboption; give mmap=off or slot=S[.F] with S from 1 to 31");
+    return 0;
+}
+
+static int set_vfio(struct options *o, const char *value)
+{
+    if (o->vfios == OPTIONS_VFIO_MAX)
+        return bad("--vfio", value, "too many devices; give at most 64");
+    struct option_vfio *v = &o->vfio[o->vfios];
+    *v = (struct option_vfio){.text = value, .devfn = -1, .mmap = true};
+    size_t len = strcspn(value, ",");
+    if (len == 0 || len >= sizeof(v->device))
+        return bad("--vfio", value, "no device; give an address such as 0000:42:00.0");
+    memcpy(v->device, value, len);
+    for (const char *p = value + len; *p == ',';) {
+        char opt[64] = "";
+        size_t n = strcspn(++p, ",");
+        memcpy(opt, p, MIN(n, sizeof(opt) - 1));
+        if (vfio_suboption(v, opt))
+            return -EINVAL;
+        p += n;
+    }
+    o->vfios++;
+    return 0;
+}
+
+static int set_entry(struct options *o, const char *value)
+{
+    static const struct {
+        const char *name;
+        enum boot_force force;
+        uint64_t addr;
+    } mode[] = {
+        {"real", BOOT_REAL, LAYOUT_FLAT},
+        {"protected", BOOT_PROTECTED, LAYOUT_HIGH_START},
+        {"long", BOOT_LONG, LAYOUT_HIGH_START},
+    };
+    size_t len = strcspn(value, "@");
+    for (size_t i = 0; i < ARRAY_SIZE(mode); i++) {
+        if (len != strlen(mode[i].name) || strncmp(value, mode[i].name, len))
+            continue;
+        o->force = mode[i].force;
+        o->flat_addr = mode[i].addr;
+        if (value[len] && !number(value + len + 1, true, UINT32_MAX, &o->flat_addr))
+            return bad("--entry", value,
+                       "not an address below 4 GiB; give one such as 0x100000");
+        return 0;
+    }
+    return bad("--entry", value,
+               "not a mode; give real, protected or long, each with or without @ADDR");
+}
+
+static int set_cpuid(struct options *o, const char *value)
+{
+    size_t len;
+    if (!strcmp(value, "hidden")) {
+        o->signature = CPUID_HIDDEN;
+    } else if (!strcmp(value, "kvm")) {
+        o->signature = CPUID_KVM;
+    } else if (!strncmp(value, "vendor=", 7) && (len = strlen(value + 7)) > 0 &&
+               len <= sizeof(o->vendor)) {
+        o->signature = CPUID_VENDOR;
+        memset(o->vendor, 0, sizeof(o->vendor));
+        memcpy(o->vendor, value + 7, len);
+    } else {
+        return bad("--cpuid", value,
+                   "not a signature; give hidden, kvm, or vendor=TEXT with 1 to 12 characters");
+    }
+    return 0;
+}
+
+static int set_debug_exit(struct options *o, const char *value)
+{
+    uint64_t port;
+    if (!number(value, true, UINT16_MAX, &port))
+        return bad("--debug-exit", value,
+                   "not a port; give a number up to 0xffff, such as 0xf4");
+    o->debug_exit = (int)port;
+    return 0;
+}
+
+static int set_no_reboot(struct options *o, const char *value)
+{
+    (void)value;
+    o->no_reboot = true;
+    return 0;
+}
+
+static int set_log_level(struct options *o, const char *value)
+{
+    static const char *const name[] = {"error", "warn", "note", "debug"};
+    for (size_t i = 0; i < ARRAY_SIZE(name); i++) {
+        if (!strcmp(value, name[i])) {
+            o->log_level = (enum log_level)i;
+            return 0;
+        }
+    }
+    return bad("--log-level", value, "not a level; give error, warn, note or debug");
+}
+
+static const struct option table[] = {
+    {'v', "vfio", "DEVICE[,OPT...]", set_vfio,
+     "pass a device through, given as 0000:42:00.0, 42:00.0 or a sysfs path;\n"
+     "OPT: mmap=off (trap every access), slot=S[.F] (guest slot). Repeatable"},
+    {'m', "memory", "SIZE", set_memory, "guest RAM, with K, M, G or T (512M)"},
+    {'c', "cpus", "N", set_cpus, "vCPUs (1)"},
+    {'i', "initrd", "FILE", set_initrd, "initial RAM disk"},
+    {'a', "cmdline", "TEXT", set_cmdline, "kernel command line (console=ttyS0)"},
+    {0, "entry", "MODE[@ADDR]", set_entry,
+     "load KERNEL as a flat binary and enter it in this mode:\n"
+     "real (at 0x10000), protected or long (at 0x100000)"},
+    {0, "cpuid", "WHAT", set_cpuid,
+     "hypervisor signature: hidden, kvm or vendor=TEXT (hidden)"},
+    {0, "debug-exit", "PORT", set_debug_exit,
+     "a write of V to PORT ends the VM with status (V << 1) | 1"},
+    {0, "no-reboot", NULL, set_no_reboot, "a guest reset ends the VM with status 6"},
+    {0, "log-level", "LEVEL", set_log_level, "error, warn, note or debug (note)"},
+    {'h', "help", NULL, NULL, "print this"},
+    {'V', "version", NULL, NULL, "print the version"},
+};
+
+/* One row of the table, the help's text from column 32 on. */
+static void print_option(const struct option *o)
+{
+    char left[64];
+    snprintf(left, sizeof(left), "  %c%c%c --%s %s", o->letter ? '-' : ' ',
+             o->letter ? o->letter : ' ', o->letter ? ',' : ' ', o->name,
+             o->value ? o->value : "");
+    printf("%-31s", left);
+    if (strlen(left) >= 31)
+        printf("\n%31s", "");
+    for (const char *c = o->help; *c; c++) {
+        putchar(*c);
+        if (*c == '\n')
+            printf("%31s", "");
+    }
+    putchar('\n');
+}
+
+static void print_help(void)
+{
+    printf("Usage: minivmm [OPTIONS] KERNEL\n\n"
+           "Boots KERNEL (bzImage, ELF, or a flat binary) in a KVM guest, with real devices\n"
+           "passed through by VFIO. The console is standard input and output; Ctrl-A x "
+           "quits.\n\n");
+    for (size_t i = 0; i < ARRAY_SIZE(table); i++)
+        print_option(&table[i]);
+    printf(
+        "\nExit status: 0 the guest powered off or the user quit, 2 bad command line,\n"
+        "4 could not start, 6 guest reset with --no-reboot, 8 guest crashed (triple fault),\n"
+        "10 KVM could not go on, 12 a passed-through device failed or was asked back,\n"
+        "128+N ended by signal N. See minivmm(1).\n");
+}
+
+/* Answers --help and --version, or sets one option. VALUE may be NULL. */
+static enum options_result apply(const struct option *o, const char *value, struct options *out)
+{
+    if (o->set)
+        return o->set(out, value) ? OPTIONS_BAD : OPTIONS_RUN;
+    if (o->letter == 'h')
+        print_help();
+    else
+        printf("minivmm " MINIVMM_VERSION "\n");
+    return OPTIONS_DONE;
+}
+
+static const struct option *find_long(const char *name, size_t len)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(table); i++) {
+        if (strlen(table[i].name) == len && !strncmp(table[i].name, name, len))
+            return &table[i];
+    }
+    return NULL;
+}
+
+static const struct option *find_letter(char letter)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(table); i++) {
+        if (letter && table[i].letter == letter)
+            return &table[i];
+    }
+    return NULL;
+}
+
+/* One argument that begins with '-'; *NEXT is the argument after it, consumed when it is a
+ * value. */
+static enum options_result parse_option(const char *arg, char *const **next,
+                                        struct options *out)
+{
+    bool is_long = arg[1] == '-';
+    const char *value = NULL;
+    const struct option *o;
+    if (is_long) {
+        size_t len = strcspn(arg + 2, "=");
+        o = find_long(arg + 2, len);
+        value = arg[2 + len] ? arg + 3 + len : NULL;
+    } else {
+        o = find_letter(arg[1]);
+        value = arg[1] && arg[2] ? arg + 2 : NULL;
+    }
+    if (!o) {
+        log_error(arg, "cannot use option: unknown; see minivmm --help");
+        return OPTIONS_BAD;
+    }
+    if (!o->value && value) {
+        log_error(arg, "cannot use option: --%s takes no value; leave it out", o->name);
+        return OPTIONS_BAD;
+    }
+    if (o->value && !value) {
+        value = **next;
+        if (!value) {
+            log_error(arg, "cannot use option: its value is missing; give --%s %s", o->name,
+                      o->value);
+            return OPTIONS_BAD;
+        }
+        (*next)++;
+    }
+    return apply(o, value, out);
+}
+
+/* The one argument that is not an option. */
+static enum options_result set_kernel(struct options *o, const char *arg)
+{
+    static const char *const command[] = {"host", "ctl", "trace-report"};
+    for (size_t i = 0; i < ARRAY_SIZE(command); i++) {
+        if (!strcmp(arg, command[i])) {
+            log_error(arg,
+                      "cannot run command: this version has none of that name; "
+                      "give a kernel file of that name as ./%s",
+                      arg);
+            return OPTIONS_BAD;
+        }
+    }
+    if (o->kernel) {
+        log_error(arg, "cannot boot a second kernel: %s was given before; give one", o->kernel);
+        return OPTIONS_BAD;
+    }
+    o->kernel = arg;
+    return OPTIONS_RUN;
+}
+
+enum options_result options_parse(int argc, char *const *argv, struct options *options)
+{
+    *options = (struct options){
+        .memory = 512 * MIB,
+        .cpus = 1,
+        .cmdline = "console=ttyS0",
+        .debug_exit = -1,
+        .log_level = LOG_NOTE,
+    };
+    bool only_kernel = false;
+    char *const *end = argv + argc;
+    for (char *const *p = argv + 1; p < end;) {
+        const char *arg = *p++;
+        enum options_result r = OPTIONS_RUN;
+        if (!only_kernel && !strcmp(arg, "--"))
+            only_kernel = true;
+        else if (!only_kernel && arg[0] == '-')
+            r = parse_option(arg, &p, options);
+        else
+            r = set_kernel(options, arg);
+        if (r != OPTIONS_RUN)
+            return r;
+    }
+    if (!options->kernel) {
+        log_error(NULL, "cannot boot: no kernel given; see minivmm --help");
+        return OPTIONS_BAD;
+    }
+    return OPTIONS_RUN;
+}

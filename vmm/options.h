@@ -1,0 +1,49 @@
+/*
+ * options.h: the command line as one constant struct.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "boot/boot.h"
+#include "vmm/cpuid.h"
+#include "vmm/log.h"
+
+#define OPTIONS_VFIO_MAX 64
+
+struct option_vfio {
+    const char *text; /* as given, for messages */
+    char device[256]; /* DEVICE without suboptions */
+    int devfn;        /* slot=S[.F], -1: chosen by the machine */
+    bool mmap;        /* mmap=off traps every access to the BARs */
+};
+
+struct options {
+    const char *kernel;
+    const char *initrd; /* NULL: none */
+    const char *cmdline;
+    uint64_t memory;
+    unsigned cpus;
+    struct option_vfio vfio[OPTIONS_VFIO_MAX];
+    unsigned vfios;
+    enum boot_force force;
+    uint64_t flat_addr;
+    enum cpuid_signature signature;
+    char vendor[12];
+    int debug_exit; /* port, -1: off */
+    bool no_reboot;
+    enum log_level log_level;
+};
+
+enum options_result { OPTIONS_RUN, OPTIONS_DONE, OPTIONS_BAD };
+
+/*
+ * Fills OPTIONS from the arguments, which must outlive it. OPTIONS_DONE: --help or --version
+ * was answered on standard output. OPTIONS_BAD: one line on standard error says what is wrong.
+ */
+enum options_result options_parse(int argc, char *const *argv, struct options *options);
+
+/* A size such as 512M: digits and one of K, M, G, T or nothing. -EINVAL, or -ERANGE when it
+ * does not fit 64 bits. */
+int options_size(const char *text, uint64_t *size);

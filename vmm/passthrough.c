@@ -1,0 +1,197 @@
+/*
+ * passthrough.c: see passthrough.h. The order is the kernel's: every device's group into the
+ * container, RAM mapped for DMA, then the devices opened (each reset before the guest sees it).
+ * Main thread only, but for passthrough_drop_slots().
+ */
+#include <errno.h>
+#include <string.h>
+#include <sys/resource.h>
+
+#include "devices/pci.h"
+#include "vfio/vfio.h"
+#include "vfio/vfio_pci.h"
+#include "vmm/log.h"
+#include "vmm/passthrough.h"
+
+/* Functions of one card: all but the function number is the same in "0000:42:00.1". */
+static bool same_card(const struct passthrough_device *a, const struct passthrough_device *b)
+{
+    size_t len = strcspn(a->addr, ".");
+    return len == strcspn(b->addr, ".") && !strncmp(a->addr, b->addr, len);
+}
+
+static unsigned host_function(const struct passthrough_device *d)
+{
+    const char *dot = strchr(d->addr, '.');
+    return dot && dot[1] >= '0' && dot[1] <= '7' ? (unsigned)(dot[1] - '0') : 0;
+}
+
+static int no_place(const struct passthrough_device *d, const char *why)
+{
+    log_error(d->addr,
+              "cannot place device on the guest's bus: %s; give fewer devices or another "
+              "slot=S.F",
+              why);
+    return -ENOSPC;
+}
+
+/* slot= of every device that has it; USED gets a bit for each slot. */
+static int place_forced(struct passthrough *p, uint32_t *used)
+{
+    for (unsigned i = 0; i < p->config.nr; i++) {
+        int devfn = p->config.option[i].devfn;
+        if (devfn < 0)
+            continue;
+        for (unsigned j = 0; j < i; j++) {
+            if (p->config.option[j].devfn == devfn)
+                return no_place(&p->device[i], "an earlier device has the same slot=");
+        }
+        p->device[i].devfn = (uint8_t)devfn;
+        *used |= 1U << (devfn >> 3);
+    }
+    return 0;
+}
+
+/* The slot that an earlier function of the same card was given, or a free one; 0: none. */
+static unsigned choose_slot(const struct passthrough *p, unsigned n, uint32_t used)
+{
+    for (unsigned i = 0; i < n; i++) {
+        if (p->config.option[i].devfn < 0 && same_card(&p->device[i], &p->device[n]))
+            return p->device[i].devfn >> 3;
+    }
+    for (unsigned slot = 1; slot < PCI_SLOTS; slot++) {
+        if (!(used & 1U << slot))
+            return slot;
+    }
+    return 0;
+}
+
+static void fill_function_0(struct passthrough *p, unsigned slot)
+{
+    struct passthrough_device *lowest = NULL;
+    for (unsigned i = 0; i < p->config.nr; i++) {
+        struct passthrough_device *d = &p->device[i];
+        if (d->devfn >> 3 == slot && (!lowest || d->devfn < lowest->devfn))
+            lowest = d;
+    }
+    if (lowest)
+        lowest->devfn = PCI_DEVFN(slot, 0);
+}
+
+int passthrough_place(struct passthrough *p)
+{
+    uint32_t used = 1; /* slot 0 is the host bridge's */
+    int err = place_forced(p, &used);
+    for (unsigned i = 0; i < p->config.nr && !err; i++) {
+        if (p->config.option[i].devfn >= 0)
+            continue;
+        unsigned slot = choose_slot(p, i, used);
+        if (!slot)
+            return no_place(&p->device[i], "all 31 slots are taken");
+        p->device[i].devfn = PCI_DEVFN(slot, host_function(&p->device[i]));
+        used |= 1U << slot;
+    }
+    for (unsigned slot = 1; slot < PCI_SLOTS && !err; slot++)
+        fill_function_0(p, slot);
+    return err;
+}
+
+static int find_devices(struct passthrough *p)
+{
+    for (unsigned i = 0; i < p->config.nr; i++) {
+        struct passthrough_device *d = &p->device[i];
+        int err = vfio_sysfs_find(p->config.option[i].device, d->path, sizeof(d->path));
+        if (err)
+            return err;
+        d->addr = strrchr(d->path, '/') + 1;
+        for (unsigned j = 0; j < i; j++) {
+            if (!strcmp(d->path, p->device[j].path)) {
+                log_error(d->addr, "cannot pass device twice: an earlier --vfio names it too; "
+                                   "leave one out");
+                return -EEXIST;
+            }
+        }
+    }
+    return 0;
+}
+
+/* A device may want up to 2048 vectors, an eventfd each. */
+static void raise_nofile(void)
+{
+    struct rlimit lim;
+    if (!getrlimit(RLIMIT_NOFILE, &lim) && lim.rlim_cur < lim.rlim_max) {
+        lim.rlim_cur = lim.rlim_max;
+        setrlimit(RLIMIT_NOFILE, &lim);
+    }
+}
+
+static int open_device(struct passthrough *p, unsigned n)
+{
+    struct passthrough_device *d = &p->device[n];
+    struct vfio_pci_config config = {
+        .hv = p->config.hv,
+        .bus = p->config.bus,
+        .loop = p->config.loop,
+        .devfn = d->devfn,
+        .mmap = p->config.option[n].mmap,
+        .gone = p->config.gone,
+        .opaque = p->config.opaque,
+    };
+    struct vfio_device *dev;
+    int err = vfio_kernel_open_device(p->kernel, d->path, &dev);
+    return err ? err : vfio_pci_create(&d->pci, dev, &config);
+}
+
+int passthrough_open(struct passthrough *p, const struct passthrough_config *config)
+{
+    p->config = *config;
+    if (!config->nr)
+        return 0;
+    raise_nofile();
+    int err = find_devices(p);
+    if (!err)
+        err = passthrough_place(p);
+    if (!err)
+        err = vfio_kernel_create(&p->kernel, config->hv);
+    for (unsigned i = 0; i < config->nr && !err; i++)
+        err = vfio_kernel_open_group(p->kernel, p->device[i].path);
+    if (!err) {
+        err = vfio_dma_map_ram(vfio_kernel_iommu(p->kernel), config->mem);
+        p->dma_mapped = !err;
+    }
+    for (unsigned i = 0; i < config->nr && !err; i++)
+        err = open_device(p, i);
+    return err;
+}
+
+void passthrough_close(struct passthrough *p)
+{
+    for (unsigned i = 0; i < p->config.nr; i++)
+        vfio_pci_destroy(p->device[i].pci);
+    if (p->dma_mapped)
+        vfio_dma_unmap_ram(vfio_kernel_iommu(p->kernel), p->config.mem);
+    if (p->kernel)
+        vfio_kernel_destroy(p->kernel);
+}
+
+int passthrough_reset(struct passthrough *p)
+{
+    int err = 0;
+    for (unsigned i = 0; i < p->config.nr && !err; i++)
+        err = vfio_pci_reset(p->device[i].pci);
+    return err;
+}
+
+bool passthrough_drop_slots(struct passthrough *p)
+{
+    bool dropped = false;
+    for (unsigned i = 0; i < p->config.nr; i++)
+        dropped |= p->device[i].pci && vfio_pci_drop_slots(p->device[i].pci);
+    return dropped;
+}
+
+void passthrough_describe(const struct passthrough *p)
+{
+    for (unsigned i = 0; i < p->config.nr; i++)
+        vfio_pci_describe(p->device[i].pci);
+}

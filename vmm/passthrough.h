@@ -1,0 +1,63 @@
+/*
+ * passthrough.h: the devices named by --vfio: found, placed in the guest's slots, opened in the
+ * kernel's order, released in reverse.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "vmm/options.h"
+
+struct hv;
+struct loop;
+struct mem;
+struct pci_bus;
+struct vfio_kernel;
+struct vfio_pci;
+
+struct passthrough_config {
+    const struct option_vfio *option;
+    unsigned nr;
+    struct hv *hv;
+    struct pci_bus *bus;
+    struct loop *loop;
+    const struct mem *mem;
+    /* A device failed or the host asks for it back; see vfio_pci.h. */
+    void (*gone)(void *opaque, const char *name, bool failed);
+    void *opaque;
+};
+
+struct passthrough_device {
+    char path[512];   /* sysfs directory */
+    const char *addr; /* its last part: 0000:42:00.0 */
+    uint8_t devfn;    /* in the guest */
+    struct vfio_pci *pci;
+};
+
+/* Zeroed by the owner before passthrough_open(); owned by the main thread. */
+struct passthrough {
+    struct passthrough_config config;
+    struct vfio_kernel *kernel;
+    bool dma_mapped;
+    struct passthrough_device device[OPTIONS_VFIO_MAX];
+};
+
+/* All of them, on the bus but with no BAR assigned; nothing when config.nr is 0. Logs its own
+ * errors; passthrough_close() is due also after a failure. */
+int passthrough_open(struct passthrough *p, const struct passthrough_config *config);
+void passthrough_close(struct passthrough *p);
+/* For a guest reset, every vCPU paused. */
+int passthrough_reset(struct passthrough *p);
+/* See vfio_pci_drop_slots(); from a vCPU thread. */
+bool passthrough_drop_slots(struct passthrough *p);
+/* Notes of what the guest got and where, once BARs are assigned. */
+void passthrough_describe(const struct passthrough *p);
+
+/*
+ * Gives every device[0..nr) its devfn: what slot= says; else the slot of another function of
+ * the same card, functions kept; else a free slot. A guest looks at a slot's other functions
+ * only where function 0 answers: of a card whose function 0 stays on the host, the lowest
+ * passed one takes its place. -ENOSPC after a message.
+ */
+int passthrough_place(struct passthrough *p);
