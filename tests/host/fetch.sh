@@ -1,0 +1,100 @@
+#!/bin/bash
+# Fetches Debian packages and unpacks them into the cache, without installing:
+#
+#     tests/host/fetch.sh kernel     the stock kernel, for the host and the guest
+#     tests/host/fetch.sh busybox    a static busybox, the user space of both
+#     tests/host/fetch.sh tools      what looks for a hypervisor, run in the guest
+#
+# Prints the directory. Its name carries the versions, so a newer package is a
+# new directory; where apt knows nothing (no network, no lists) the newest
+# directory of the kind in the cache is used. Unpacked under a temporary name and
+# renamed, so an interrupted run leaves nothing half done behind; a lock keeps
+# concurrent runs from fetching the same twice.
+set -euo pipefail
+. "$(dirname "$0")/lib.sh"
+
+root=()
+[ "$(id -u)" -eq 0 ] || root=(sudo)
+
+update_lists() { "${root[@]}" apt-get -qq update </dev/null >&2; }
+
+# The names of the .deb files that the packages would be fetched as.
+deb_names() { apt-get download --print-uris "$@" 2>/dev/null | awk '{ print $2 }' | LC_ALL=C sort; }
+
+# The package that a metapackage depends on: linux-image-amd64 names the real one.
+first_dependency() { apt-cache depends "$1" 2>/dev/null | awk '$1 == "Depends:" { print $2; exit }'; }
+
+# The named packages and the libraries that they need, directly or not.
+with_libraries() {
+    apt-cache depends --recurse --no-recommends --no-suggests --no-conflicts --no-breaks \
+        --no-replaces --no-enhances "$@" 2>/dev/null |
+        awk -v named=" $* " '/^[a-z]/ && (index(named, " " $1 " ") || /^(lib|zlib)/) && !/elogind/' | sort -u
+}
+
+packages_of() {
+    case $1 in
+    kernel) first_dependency linux-image-amd64 ;;
+    busybox) echo busybox-static ;;
+    tools) with_libraries systemd util-linux virt-what dmidecode ;;
+    *) die "unknown: $1; there are: kernel busybox tools" ;;
+    esac
+}
+
+newest() {
+    local d
+    # shellcheck disable=SC2012 # names are ours: no odd characters
+    d=$(ls -dt "$CACHE/$1"-*/ 2>/dev/null | head -n 1 || true)
+    echo "${d%/}"
+}
+
+kind=${1:?kernel, busybox or tools}
+mkdir -p "$CACHE"
+exec 9>"$CACHE/.lock.$kind"
+flock 9
+
+# Asking apt takes a second: the last answer is good as long as its lists are.
+answer=$CACHE/.answer.$kind
+if [ "$answer" -nt /var/lib/apt/lists ] && dir=$(<"$answer") && [ -e "$dir" ]; then
+    echo "$dir"
+    exit 0
+fi
+found() { echo "$1" >"$answer"; echo "$1"; exit 0; }
+
+command -v apt-get >/dev/null || {
+    dir=$(newest "$kind")
+    [ "$dir" ] || die "the $kind of the software host is Debian's and this machine has no apt-get to fetch it; copy the directory ~/.cache/minivmm from a Debian machine"
+    echo "$dir"
+    exit 0
+}
+
+for try in first second; do
+    mapfile -t packages < <(packages_of "$kind")
+    mapfile -t debs < <([ ${#packages[@]} -eq 0 ] || deb_names "${packages[@]}")
+    if [ ${#debs[@]} -eq 0 ]; then
+        dir=$(newest "$kind")
+        if [ "$dir" ]; then echo "$dir"; exit 0; fi
+        [ $try = first ] || die "apt knows no package for '$kind' even after apt-get update"
+        update_lists
+        continue
+    fi
+    key=$(printf '%s\n' "${debs[@]}" | sha256sum | cut -c1-12)
+    [ ${#debs[@]} -gt 1 ] || key=${debs[0]%.deb}
+    dir=$CACHE/$kind-$key
+    [ ! -e "$dir" ] || found "$dir"
+
+    tmp=$(mktemp -d "$CACHE/.tmp.XXXXXX")
+    trap 'rm -rf "$tmp"' EXIT
+    say "fetching ${#debs[@]} package(s) for the $kind: ${packages[0]} ..."
+    if (cd "$tmp" && apt-get -qq -o APT::Sandbox::User=root download "${packages[@]}" </dev/null >&2); then
+        mkdir "$tmp/root"
+        for deb in "$tmp"/*.deb; do dpkg -x "$deb" "$tmp/root"; done
+        [ "$kind" != kernel ] || /sbin/depmod -b "$tmp/root" "$(basename "$tmp"/root/lib/modules/*)"
+        touch "$tmp/root"
+        mv -T "$tmp/root" "$dir"
+        rm -rf "$tmp"
+        found "$dir"
+    fi
+    [ $try = first ] || die "cannot fetch ${packages[*]}; apt-get said why above"
+    update_lists # the lists are older than the archive: the version they name is gone
+    rm -rf "$tmp"
+done

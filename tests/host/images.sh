@@ -1,0 +1,96 @@
+#!/bin/bash
+# Builds what the software host boots from, all under build/host/images:
+#
+#     guest.img         the guest's initrd: busybox, that kernel's own drivers, guest/
+#     guest-tools.img   the same and the programs that look for a hypervisor
+#     vmlinuz           the stock kernel, of the host and of the guest
+#     host-base.cpio    the host's part that never changes: busybox, modules, the above
+#     host-run.cpio     the rest: its init, the scenarios, the guests, minivmm
+#
+# The host's initrd is the last two after each other. Each image is made anew
+# only when what goes into it is another (a hash beside it says so), and is
+# renamed into place when complete.
+#
+#     tests/host/images.sh [MINIVMM]     default: build/static/minivmm
+set -euo pipefail
+. "$(dirname "$0")/lib.sh"
+
+# What each layer can load. A '?' marks what only some kernel versions have.
+guest_modules=(bochs nvme crct10dif_generic? crc64_rocksoft_generic? e1000e
+    snd-hda-intel snd-hda-codec-generic 8250_pci? af_packet?)
+host_modules=(kvm-amd vfio-pci vfio_iommu_type1 vfio_virqfd? virtio_pci virtio_console virtio_net
+    bochs nvme crct10dif_generic? crc64_rocksoft_generic? e1000e af_packet?)
+tools=(/usr/bin/systemd-detect-virt /usr/bin/lscpu /usr/sbin/virt-what
+    /usr/libexec/virt-what-cpuid-helper /usr/sbin/dmidecode)
+
+out=$BUILD/host/images bin=$BUILD/host/bin
+minivmm=${1:-$BUILD/static/minivmm}
+mkdir -p "$out" "$bin"
+[ -x "$minivmm" ] || die "no $minivmm: build it with 'make STATIC=1'"
+exec 8>"$out/.lock"
+flock 8
+
+kernel=$("$HOST_DIR/fetch.sh" kernel)
+busybox=$("$HOST_DIR/fetch.sh" busybox)
+toolbox=$("$HOST_DIR/fetch.sh" tools)
+modules=$(echo "$kernel"/lib/modules/*)
+tmp=$(mktemp -d "$out/.tmp.XXXXXX")
+trap 'rm -rf "$tmp"' EXIT
+
+# fresh IMAGE INPUT...: is the image there and made of just these inputs (files
+# by content, other words as they are)? Leaves the new hash in $key.
+fresh() {
+    local image=$1 i
+    shift
+    key=$(for i in "$@"; do if [ -f "$i" ]; then cat "$i"; else echo "$i"; fi; done | sha256sum)
+    [ -e "$out/$image" ] && [ "$(cat "$out/$image.key" 2>/dev/null)" = "$key" ]
+}
+
+user_space() { # ROOT: directories and busybox
+    mkdir -p "$1"/{bin,sbin,usr/bin,usr/sbin,dev,proc,sys,tmp,run,etc,root,lib}
+    cp "$busybox/bin/busybox" "$1/bin/"
+    ln -s busybox "$1/bin/sh"
+}
+
+# The small programs of both layers, static so that they run anywhere.
+for c in "$HOST_DIR"/guest/*.c; do
+    b=$bin/$(basename "$c" .c)
+    [ "$b" -nt "$c" ] || { gcc -static -O2 -Wall -Wextra -Werror -o "$b.$$" "$c" && mv "$b.$$" "$b"; }
+done
+
+if ! fresh guest.img "$kernel" "$busybox" "${guest_modules[*]}" "$bin"/* "$HOST_DIR"/guest/{init,t/*} "$0" "$HOST_DIR/lib.sh"; then
+    user_space "$tmp/guest"
+    copy_modules "$modules" "$tmp/guest" "${guest_modules[@]}"
+    cp "$bin"/* "$tmp/guest/bin/"
+    cp -r "$HOST_DIR/guest/init" "$HOST_DIR/guest/t" "$tmp/guest/"
+    pack "$tmp/guest" "$out/guest.img"
+    echo "$key" >"$out/guest.img.key"
+fi
+if ! fresh guest-tools.img "$out/guest.img.key" "$toolbox" "${tools[*]}"; then
+    mkdir "$tmp/tools"
+    copy_program "$toolbox" "$tmp/tools" "${tools[@]}"
+    pack "$tmp/tools" "$tmp/tools.cpio"
+    cat "$out/guest.img" "$tmp/tools.cpio" >"$tmp/guest-tools.img"
+    mv "$tmp/guest-tools.img" "$out/"
+    echo "$key" >"$out/guest-tools.img.key"
+fi
+if ! fresh host-base.cpio "$out/guest-tools.img.key" "${host_modules[*]}"; then
+    cp "$kernel"/boot/vmlinuz-* "$out/vmlinuz"
+    user_space "$tmp/base"
+    copy_modules "$modules" "$tmp/base" "${host_modules[@]}"
+    cp "$bin"/* "$tmp/base/bin/"
+    mkdir "$tmp/base/images"
+    cp "$out/vmlinuz" "$tmp/base/images/kernel.bin"
+    cp "$out/guest.img" "$out/guest-tools.img" "$tmp/base/images/"
+    pack "$tmp/base" "$out/host-base.cpio"
+    echo "$key" >"$out/host-base.cpio.key"
+fi
+
+mkdir -p "$tmp/run/guests" "$tmp/run/bin"
+cp "$HOST_DIR/l1/init" "$HOST_DIR/l1/lib.sh" "$tmp/run/"
+cp -r "$HOST_DIR/scenarios" "$tmp/run/"
+cp "$minivmm" "$tmp/run/bin/minivmm"
+for guest in "$BUILD"/guests/*.elf "$BUILD"/guests/*.bin; do
+    [ ! -f "$guest" ] || cp "$guest" "$tmp/run/guests/"
+done
+pack "$tmp/run" "$out/host-run.cpio"

@@ -1,0 +1,178 @@
+# shellcheck shell=busybox
+# What a scenario in the software host calls. A scenario is a shell script
+# (busybox ash) that starts guests with vm_*, looks at what they left, and
+# reports each check on one line with pass, fail or skip. Everything a guest
+# prints stays in /out/$scenario/NAME.{out,err} and is carried out at the end.
+#
+# Guests report through /dev/kmsg, so each of their lines is whole even when the
+# guest's kernel talks at the same time: "@@ PASS name", "@@ FAIL name: why",
+# "@@ READY" and so on. vm_results turns them into results of the scenario.
+
+IMAGES=/images
+KERNEL=$IMAGES/kernel.bin
+GUEST=$IMAGES/guest.img
+QUIET="console=ttyS0 quiet panic=-1"
+
+port() { # NAME: the device of a virtio-serial port
+    local n
+    for n in /sys/class/virtio-ports/*; do
+        [ "$(cat "$n/name")" = "$1" ] && echo "/dev/${n##*/}" && return
+    done
+    echo /dev/null
+}
+report() { echo "$*" >"$(port results)"; }
+pass() { report "PASS $scenario: $1"; }
+fail() { report "FAIL $scenario: $1: $2"; }
+skip() { report "SKIP $scenario: $1: $2"; }
+note() { report "NOTE $*"; }
+
+# check NAME COMMAND...: pass when the command succeeds, fail with what it printed.
+check() {
+    local name=$1 said
+    shift
+    if said=$("$@" 2>&1); then pass "$name"; else fail "$name" "$(echo "$* : $said" | tr '\n' ' ' | cut -c1-300)"; fi
+}
+# equal NAME WANTED GOT
+equal() {
+    if [ "$2" = "$3" ]; then pass "$1"; else fail "$1" "wanted '$2', got '$3'"; fi
+}
+
+# ask REQUEST: has the machine outside do something (run.sh has the list), waits
+# until it is done. The answer is one line; 'ok' means done.
+ask() {
+    local p answer
+    p=$(port control)
+    exec 7<>"$p"
+    echo "$*" >&7
+    read -r -t 30 answer <&7 || answer="no answer"
+    exec 7>&-
+    [ "$answer" = ok ] || { echo "$answer"; return 1; }
+}
+
+### devices
+
+# device VENDOR DEVICE [N]: address of the Nth (default 1st) device with these ids
+device() {
+    local d n=${3:-1}
+    for d in /sys/bus/pci/devices/*; do
+        [ "$(cat "$d/vendor") $(cat "$d/device")" = "0x$1 0x$2" ] || continue
+        n=$((n - 1))
+        [ $n -gt 0 ] || { echo "${d##*/}"; return; }
+    done
+    return 1
+}
+driver_of() { # ADDRESS
+    local l
+    l=$(readlink "/sys/bus/pci/devices/$1/driver") && echo "${l##*/}"
+}
+group_of() { # ADDRESS
+    local l
+    l=$(readlink "/sys/bus/pci/devices/$1/iommu_group") && echo "${l##*/}"
+}
+release() { # ADDRESS...: bound to nothing, any driver may take it
+    local a
+    for a; do
+        [ ! -e "/sys/bus/pci/devices/$a/driver" ] || echo "$a" >"/sys/bus/pci/devices/$a/driver/unbind"
+        echo >"/sys/bus/pci/devices/$a/driver_override"
+    done
+}
+bind() { # DRIVER ADDRESS...
+    local d=$1 a
+    shift
+    for a; do
+        release "$a"
+        echo "$d" >"/sys/bus/pci/devices/$a/driver_override"
+        echo "$a" >/sys/bus/pci/drivers_probe
+        [ "$(driver_of "$a")" = "$d" ] || { echo "$a did not bind to $d"; return 1; }
+    done
+}
+to_vfio() { bind vfio-pci "$@"; }
+to_host() { # MODULE DRIVER ADDRESS: back to the host's own driver
+    modprobe "$1" && bind "$2" "$3"
+}
+
+CARD=0000:42:00.0
+SOUND=0000:42:00.1
+disk_address() { device 1b36 0010; }
+net_address() { device 8086 10d3; }
+edu_address() { device 1234 11e8; }
+
+### guests
+
+# vm_start NAME ARGUMENT...: minivmm in the background, its console on a pipe.
+# The guest's input stays open, so a guest that waits for a line waits.
+vm_start() {
+    vm=$1
+    shift
+    vm_out=/out/$scenario/$vm.out vm_err=/out/$scenario/$vm.err
+    rm -f "/tmp/$vm.in"
+    mkfifo "/tmp/$vm.in"
+    exec 6<>"/tmp/$vm.in"
+    echo "$ minivmm $*"
+    minivmm "$@" <"/tmp/$vm.in" >"$vm_out" 2>"$vm_err" 6>&- &
+    vm_pid=$!
+    echo $vm_pid >>/tmp/pids
+}
+vm_type() { echo "$1" >&6; } # a line on the guest's console
+
+# vm_wait TEXT SECONDS [COUNT]: until the guest's console has TEXT (COUNT times)
+vm_wait() {
+    local left=$(($2 * 5)) count=${3:-1}
+    while [ "$(grep -c -a -e "$1" "$vm_out")" -lt "$count" ]; do
+        left=$((left - 1))
+        if [ $left -le 0 ] || ! kill -0 $vm_pid 2>/dev/null; then
+            [ "$(grep -c -a -e "$1" "$vm_out")" -lt "$count" ] || return 0
+            echo "guest $vm: no '$1' (wanted $count times); last lines: $(tail -n 3 "$vm_out" | tr -d '\r') $(tail -n 2 "$vm_err")"
+            return 1
+        fi
+        usleep 200000
+    done
+}
+
+# vm_end SECONDS: until minivmm ends by itself; leaves its status in $status,
+# 'timeout' when it had to be killed.
+vm_end() {
+    local left=$(($1 * 5)) killed=
+    while kill -0 $vm_pid 2>/dev/null && [ "$(state $vm_pid)" != Z ]; do
+        left=$((left - 1))
+        if [ $left -le 0 ]; then
+            killed=1
+            kill -KILL $vm_pid
+            break
+        fi
+        usleep 200000
+    done
+    wait $vm_pid
+    status=$?
+    exec 6>&-
+    [ -z "$killed" ] || status=timeout
+    echo "minivmm ended: $status"
+}
+state() { sed 's/.*) \(.\).*/\1/' "/proc/$1/stat" 2>/dev/null; }
+vm_kill() { # the hard way: no cleaning up by minivmm
+    kill -KILL $vm_pid
+    wait $vm_pid
+    exec 6>&-
+}
+reap() { # nothing of a scenario outlives it
+    local p
+    for p in $(cat /tmp/pids 2>/dev/null); do kill -KILL "$p" 2>/dev/null; done
+    rm -f /tmp/pids
+}
+
+# vm_results: the guest's own PASS and FAIL lines become results of the scenario
+vm_results() {
+    tr -d '\r' <"$vm_out" | sed -n 's/.*@@ \(PASS\|FAIL\|SKIP\) /\1 /p' >/tmp/results
+    [ -s /tmp/results ] || fail "$vm: the guest reports" "it said nothing; last: $(tail -n 2 "$vm_out" | tr -d '\r' | tr '\n' ' ') $(tail -n 2 "$vm_err")"
+    while read -r what text; do report "$what $scenario: $vm: $text"; done </tmp/results
+}
+
+# vm_run NAME SECONDS WANTED_STATUS ARGUMENT...: all of it
+vm_run() {
+    local name=$1 limit=$2 want=$3
+    shift 3
+    vm_start "$name" "$@"
+    vm_end "$limit"
+    vm_results
+    equal "$name: exit status" "$want" "$status"
+}

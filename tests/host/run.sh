@@ -1,0 +1,186 @@
+#!/bin/bash
+# Boots the software host and runs scenarios in it:
+#
+#     tests/host/run.sh [-t SECONDS] [-q] [-s] NAME SCENARIO...
+#
+# The software host is a QEMU machine (TCG) with what this one lacks: an AMD CPU
+# that virtualises, an Intel IOMMU, and devices to hand over. Results come out as
+# lines PASS/FAIL/SKIP/NOTE on standard output while it runs (-q: not shown) and
+# stay in build/host/NAME/results; consoles, every guest's output and pictures are
+# beside it. -t is the limit for all of it (default 300 s), after which QEMU is
+# ended; -s gives a shell in the host after the scenarios, on this terminal.
+# HOST_QEMU adds words to QEMU's command line (-s for gdb, for example).
+# Status: 0 when the host ran to its end, whatever the results are; 1 otherwise.
+set -euo pipefail
+. "$(dirname "$0")/lib.sh"
+
+limit=300 quiet='' shell=''
+while getopts t:qs opt; do
+    case $opt in
+    t) limit=$OPTARG ;;
+    q) quiet=1 ;;
+    s) shell=1 ;;
+    *) die "usage: run.sh [-t SECONDS] [-q] [-s] NAME SCENARIO..." ;;
+    esac
+done
+shift $((OPTIND - 1))
+name=${1:?a name for this run}
+shift
+scenarios=$(IFS=,; echo "$*")
+images=$BUILD/host/images dir=$BUILD/host/$name
+rm -rf "$dir"
+mkdir -p "$dir"
+: >"$dir/results"
+
+# The disk: its first 4 MiB hold data that a guest can recognise (seed 1).
+truncate -s 64M "$dir/disk.raw"
+"$BUILD/host/bin/data" write "$dir/disk.raw" 0 $((4 << 20)) 1 >/dev/null
+
+cat "$images/host-base.cpio" "$images/host-run.cpio" >"$dir/initrd"
+mkfifo "$dir"/{qmp,control}.{in,out}
+exec {qmp_in}<>"$dir/qmp.in" {qmp_out}<>"$dir/qmp.out"
+exec {ctl_in}<>"$dir/control.in" {ctl_out}<>"$dir/control.out"
+
+append="console=ttyS0 panic=-1 intel_iommu=on iommu=pt quiet scenarios=$scenarios limit=$limit"
+[ -z "$shell" ] || append+=" shell=1"
+# shellcheck disable=SC2054 # the commas are QEMU's own
+machine=(
+    -name "minivmm-host-$name"
+    -M q35,kernel-irqchip=split -accel tcg,thread=multi -cpu max -smp 2 -m 2G
+    -nodefaults -nographic -no-reboot -nic none -vga none
+    # Before every device that is to be behind it.
+    -device intel-iommu,intremap=on,caching-mode=on
+    -kernel "$images/vmlinuz" -initrd "$dir/initrd" -append "$append"
+    # Results, what the scenarios leave, and requests to this script.
+    -device virtio-serial-pci,bus=pcie.0
+    -chardev "file,id=results,path=$dir/results,append=on" -device virtserialport,chardev=results,name=results
+    -chardev "file,id=files,path=$dir/files.tar" -device virtserialport,chardev=files,name=files
+    -chardev "pipe,id=control,path=$dir/control" -device virtserialport,chardev=control,name=control
+    -chardev "pipe,id=qmp,path=$dir/qmp" -mon chardev=qmp,mode=control
+    # The card of the usage line: an expander bridge with bus number 0x41 and a
+    # root port put it at 0000:42:00, display and sound in one IOMMU group.
+    -device pxb-pcie,bus_nr=0x41,id=pxb,bus=pcie.0
+    -device pcie-root-port,id=rp0,bus=pxb,chassis=1,slot=1
+    -device bochs-display,id=screen,bus=rp0,addr=0.0,multifunction=on
+    -audiodev none,id=silence
+    -device intel-hda,id=sound,bus=rp0,addr=0.1 -device hda-duplex,bus=sound.0,audiodev=silence
+    # Each of these has a root port, so a group, of its own.
+    -device pcie-root-port,id=rp1,bus=pcie.0,chassis=2,slot=2
+    -drive "file=$dir/disk.raw,format=raw,if=none,id=disk"
+    -device nvme,serial=minivmm,drive=disk,bus=rp1
+    -device pcie-root-port,id=rp2,bus=pcie.0,chassis=3,slot=3
+    # The network card's peer is the host's own virtio card on the same hub:
+    # nothing of it reaches this machine.
+    -netdev hubport,hubid=1,id=net0 -device e1000e,netdev=net0,bus=rp2,mac=52:54:00:00:00:02
+    -netdev hubport,hubid=1,id=net1 -device virtio-net-pci,netdev=net1,bus=pcie.0,mac=52:54:00:00:00:01
+    -device pcie-root-port,id=rp3,bus=pcie.0,chassis=4,slot=4
+    -device edu,bus=rp3,dma_mask=0xffffffffffff
+    # Two devices that share a group, as they are behind one conventional bridge.
+    -device pcie-root-port,id=rp4,bus=pcie.0,chassis=5,slot=5
+    -device pcie-pci-bridge,id=pci,bus=rp4
+    -chardev "file,id=line,path=$dir/pci-serial" -device pci-serial,chardev=line,bus=pci,addr=1
+    -device pci-testdev,bus=pci,addr=2
+)
+# shellcheck disable=SC2206 # HOST_QEMU is meant to be several words
+machine+=(${HOST_QEMU:-})
+if [ "$shell" ]; then
+    # shellcheck disable=SC2054
+    machine+=(-chardev stdio,id=console,signal=off -serial chardev:console)
+else
+    machine+=(-serial "file:$dir/console")
+fi
+
+qemu=
+end_qemu() {
+    [ -z "$qemu" ] || kill -KILL "$qemu" 2>/dev/null || true
+    rm -f "$dir"/{qmp,control}.{in,out} "$dir/initrd"
+}
+trap end_qemu EXIT
+trap 'exit 130' INT TERM
+if [ "$shell" ]; then
+    qemu-system-x86_64 "${machine[@]}" <&0 2>"$dir/qemu.err" &
+else
+    nice qemu-system-x86_64 "${machine[@]}" </dev/null >"$dir/qemu.out" 2>"$dir/qemu.err" &
+fi
+qemu=$!
+
+# monitor COMMAND ARGUMENTS: one QMP command; ok, or what QEMU said was wrong.
+monitor() {
+    local reply
+    echo "{\"execute\":\"$1\",\"arguments\":$2}" >&"$qmp_in"
+    while read -r -t 30 -u "$qmp_out" reply; do
+        case $reply in
+        *'"return"'*) return 0 ;;
+        *'"error"'*) echo "QEMU: $reply"; return 1 ;;
+        esac
+    done
+    echo "QEMU does not answer"
+    return 1
+}
+
+# picture FILE DEVICE SIZE TEXT: saves a card's screen and compares every pixel
+# with what the guest says that it drew.
+picture() {
+    local file=$dir/$1 size=$3 x y
+    monitor screendump "{\"filename\":\"$file.ppm\",\"device\":\"$2\"}" || return 1
+    monitor screendump "{\"filename\":\"$file.png\",\"device\":\"$2\",\"format\":\"png\"}" || return 1
+    x=${size%x*} y=${size#*x}
+    "$BUILD/host/bin/draw" --ppm "$x" "$y" "$4" >"$file.want.ppm"
+    cmp "$file.want.ppm" "$file.ppm" 2>&1 || return 1
+    rm "$file.want.ppm" "$file.ppm"
+}
+
+serve() { # REQUEST: from a scenario, answered with one line
+    local what rest answer
+    read -r what rest <<<"$1"
+    case $what in
+    picture)
+        local file device size text
+        read -r file device size text <<<"$rest"
+        answer=$(picture "$file" "$device" "$size" "$text") && answer=ok
+        ;;
+    # data OFFSET BYTES SEED: on the raw file behind the disk, outside
+    data)
+        local offset bytes seed
+        read -r offset bytes seed <<<"$rest"
+        answer=$("$BUILD/host/bin/data" check "$dir/disk.raw" "$offset" "$bytes" "$seed" 2>&1) && answer=ok
+        ;;
+    *) answer="unknown request: $1" ;;
+    esac
+    echo "${answer//$'\n'/ }" >&"$ctl_in"
+}
+
+# Its greeting, or its last words.
+for _ in {1..30}; do
+    if read -r -t 1 -u "$qmp_out" _; then break; fi
+    kill -0 "$qemu" 2>/dev/null || die "QEMU did not start: $(cat "$dir/qemu.err")"
+done
+monitor qmp_capabilities '{}' || die "QEMU did not start: $(cat "$dir/qemu.err")"
+shown=0 late=''
+show() {
+    local n
+    n=$(wc -l <"$dir/results")
+    if [ "$n" -gt "$shown" ]; then
+        [ "$quiet" ] || sed -n "$((shown + 1)),${n}p" "$dir/results"
+        shown=$n
+    fi
+}
+SECONDS=0
+while kill -0 "$qemu" 2>/dev/null; do
+    if read -r -t 0.5 -u "$ctl_out" request; then serve "$request"; fi
+    show
+    if [ "$SECONDS" -gt "$limit" ] && [ -z "$shell" ]; then
+        late=1
+        kill -KILL "$qemu"
+        break
+    fi
+done
+wait "$qemu" 2>/dev/null || true
+qemu=
+show
+[ ! -s "$dir/files.tar" ] || tar -C "$dir" --no-same-owner -xf "$dir/files.tar" && rm -f "$dir/files.tar"
+if [ "$late" ]; then
+    die "the software host was still running after $limit s; see $dir"
+elif ! grep -q '^NOTE end' "$dir/results"; then
+    die "the software host ended early; see $dir/console and $dir/qemu.err: $(tail -n 1 "$dir/qemu.err")"
+fi
