@@ -17,6 +17,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "vmm/log.h"
+
 #define PCI_CONFIG_SIZE     4096
 #define PCI_SLOTS           32
 #define PCI_BARS            7 /* 0-5, and the expansion ROM */
@@ -60,6 +62,7 @@ struct pci_dev {
     uint8_t config[PCI_CONFIG_SIZE]; /* what the guest reads */
     uint8_t wmask[PCI_CONFIG_SIZE];  /* 1: the guest may write this bit */
     struct pci_bar bar[PCI_BARS];
+    uint16_t cap_end; /* where pci_dev_add_cap() goes on */
 };
 
 struct pci_bus {
@@ -72,18 +75,28 @@ struct pci_bus {
      * 4 GiB it is LAYOUT_MMIO32; ports are LAYOUT_PORT_BARS. A guest may still put a BAR
      * anywhere that is free. */
     uint64_t mmio64_base, mmio64_size;
+    struct pci_dev host_bridge;
+    /* The reset control register in the middle of CF8; set before the guest runs. */
+    uint8_t (*reset_read)(void *opaque);
+    void (*reset_write)(void *opaque, uint8_t value);
+    void *reset_opaque;
+    struct log_limit complaints; /* BARs that the guest put where they cannot be */
 };
 
 /* PIO and MMIO are where CF8/CFC and the ECAM window are registered (pci_host.c) and where
  * functions register their BARs. Adds the host bridge at 00.0. */
 int pci_bus_init(struct pci_bus *bus, struct bus *pio, struct bus *mmio);
 void pci_bus_fini(struct pci_bus *bus);
+/* Byte accesses at port 0xCF9, which lies inside CF8, go to these; without them it reads all
+ * ones. Called with no lock held. */
+void pci_bus_set_reset_hook(struct pci_bus *bus, uint8_t (*read)(void *opaque),
+                            void (*write)(void *opaque, uint8_t value), void *opaque);
 
 /* Sets identification, class and the writable bits common to all type-0 functions. */
 void pci_dev_init(struct pci_dev *dev, const struct pci_dev_ops *ops, const char *name);
 void pci_dev_set_id(struct pci_dev *dev, uint16_t vendor, uint16_t device, uint32_t class_rev);
-/* BAR of SIZE bytes (a power of two, >= 16 for memory and >= 4 for I/O; the ROM >= 2 KiB) with
- * FLAGS as in struct pci_bar. -EINVAL for what PCI does not allow. */
+/* BAR of SIZE bytes (a power of two, >= 16 for memory and >= 4 for I/O; the ROM 2 KiB to
+ * 16 MiB) with FLAGS as in struct pci_bar. -EINVAL for what PCI does not allow. */
 int pci_dev_set_bar(struct pci_dev *dev, unsigned bar, uint64_t size, uint32_t flags);
 /* A zeroed capability of LEN bytes (header included) linked into the list; returns its offset,
  * -ENOSPC when there is no room. For emulated devices; vfio keeps the device's own layout. */
@@ -104,7 +117,8 @@ int pci_bus_free_slot(const struct pci_bus *bus);
  * with the figures, and -ENOSPC.
  */
 int pci_bus_assign(struct pci_bus *bus);
-/* How large, and how aligned, the 64-bit window has to be for pci_bus_assign(). */
+/* How large (0: not needed), and how aligned, the 64-bit window has to be so that whatever can
+ * go there fits. */
 void pci_bus_mmio64_need(const struct pci_bus *bus, uint64_t *size, uint64_t *align);
 
 /* Power-on: decoding off, all BARs unmapped, COMMAND 0, interrupt line 0. Before
