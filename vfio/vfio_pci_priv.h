@@ -1,0 +1,152 @@
+/*
+ * vfio_pci_priv.h: what the vfio_pci*.c files share: one passed-through PCI function.
+ *
+ *   vfio_pci.c         life cycle, reset
+ *   vfio_pci_config.c  configuration space: what passes, what is emulated, what is hidden
+ *   vfio_pci_bar.c     BARs: memory slots, and trapped accesses
+ *   vfio_pci_irq.c     INTx, MSI, MSI-X, and the device's error and removal events
+ *
+ * Locks, in this order: the PCI bus's lock (held in every configuration access and BAR change),
+ * then vfio_pci.lock, which protects the interrupt and slot state because accesses to the MSI-X
+ * table and vfio_pci_drop_slots() come from vCPU threads that do not hold the bus's lock.
+ */
+#pragma once
+
+#include <pthread.h>
+
+#include "devices/msi.h"
+#include "devices/pci.h"
+#include "vfio/vfio.h"
+#include "vfio/vfio_pci.h"
+#include "vmm/log.h"
+#include "vmm/util.h"
+
+struct vfio_pci;
+
+struct vfio_pci_bar {
+    struct vfio_pci *pci;
+    struct vfio_region region; /* its areas are the direct ones: without the traps' pages */
+    uint8_t *va;               /* reservation of va_size bytes, the areas mapped in it */
+    uint64_t va_size;          /* 0: none */
+    uint64_t addr;             /* where the guest has it */
+    bool mapped;               /* decoded at addr */
+    bool direct;               /* the areas' slots are in place */
+    int slot[VFIO_AREAS_MAX];  /* of each area, while direct */
+};
+
+/*
+ * A part of a BAR that this program answers instead of the device; its pages are trapped, the
+ * rest of the BAR stays direct. The MSI-X table and PBA are two of these, a quirk of a device
+ * would be another. Called with vfio_pci.lock; OFFSET is relative to START.
+ */
+struct vfio_pci_trap {
+    const char *label;
+    unsigned bar;
+    uint64_t start, size;
+    uint64_t (*read)(struct vfio_pci *pci, uint32_t offset, unsigned size);
+    void (*write)(struct vfio_pci *pci, uint32_t offset, unsigned size, uint64_t value);
+};
+#define VFIO_PCI_TRAPS_MAX 4
+
+/* MSI or MSI-X: the guest's view (msi) and what the device has been told. */
+struct vfio_pci_vectors {
+    struct vfio_pci *pci;
+    uint32_t index; /* VFIO_PCI_MSI_IRQ_INDEX or VFIO_PCI_MSIX_IRQ_INDEX */
+    unsigned pos;   /* the capability; 0: there is none */
+    unsigned len;   /* of the capability */
+    bool dynamic;   /* vectors can be added while others are in use */
+    unsigned armed; /* vectors [0, armed) exist at the device */
+    int *fd;        /* their triggers, msi.nr of them; -1: none */
+    struct msi msi;
+};
+
+/* ERR or REQ. */
+struct vfio_pci_event {
+    struct vfio_pci *pci;
+    uint32_t index;
+    int fd; /* eventfd in the main loop; -1: none */
+};
+
+#define VFIO_PCI_IRQ_NONE VFIO_PCI_NUM_IRQS
+
+struct vfio_pci {
+    struct pci_dev dev;
+    struct vfio_device *vdev;
+    struct vfio_pci_config wiring;
+    pthread_mutex_t lock;
+    bool on_bus;
+
+    /* Configuration space; under the bus's lock. */
+    struct vfio_region config;         /* the region */
+    uint8_t emulated[PCI_CONFIG_SIZE]; /* 1: read from dev.config, not from the device */
+    uint8_t initial[PCI_CONFIG_SIZE];  /* dev.config as it was before the guest ran */
+    unsigned pm, exp, af;              /* capabilities with side effects; 0: none */
+    bool asleep;                       /* in D3hot: the memory BARs do not answer */
+
+    struct vfio_pci_bar bar[PCI_BARS];
+    struct vfio_pci_trap trap[VFIO_PCI_TRAPS_MAX];
+    unsigned traps;
+    struct log_limit complaints; /* about failed accesses */
+
+    uint32_t active;        /* the index in use: of INTx, MSI and MSI-X at most one can be */
+    bool quiet;             /* INTx stays off: during reset and at the end */
+    uint8_t pin;            /* 1 = INTA#; 0: no INTx */
+    bool automasked;        /* level-triggered: masked at the host until the guest's EOI */
+    int intx_fd, unmask_fd; /* eventfds; -1: none */
+    struct vfio_pci_vectors msi, msix;
+    struct vfio_pci_event err, req;
+};
+
+static inline struct vfio_pci *to_vfio_pci(struct pci_dev *dev)
+{
+    return container_of(dev, struct vfio_pci, dev);
+}
+
+/* ---- vfio_pci_config.c ---- */
+
+/* Reads the device's configuration space. Logs its own errors, as all of the create-time
+ * functions below do. */
+int vfio_pci_config_read_all(struct vfio_pci *pci);
+/* Applies the policy to it; after the BARs are known (MSI-X lies in one). */
+void vfio_pci_config_init(struct vfio_pci *pci);
+/* Everything as at the start; with the bus's lock, the BARs unmapped. */
+void vfio_pci_config_reset(struct vfio_pci *pci);
+/* Marks [pos, pos + len) as emulated, with no bit writable. */
+void vfio_pci_emulate(struct vfio_pci *pci, unsigned pos, unsigned len);
+/* False: the device does not answer (a vendor id of all ones). */
+bool vfio_pci_alive(struct vfio_pci *pci);
+/* Writes COMMAND at the device. */
+void vfio_pci_command(struct vfio_pci *pci, uint16_t value);
+uint32_t vfio_pci_config_read(struct pci_dev *dev, unsigned offset, unsigned size);
+void vfio_pci_config_write(struct pci_dev *dev, unsigned offset, unsigned size, uint32_t value);
+
+/* ---- vfio_pci_bar.c ---- */
+
+/* Finds the BARs; the device's flags are taken from dev.config. */
+int vfio_pci_bars_probe(struct vfio_pci *pci);
+/* Maps what can be mapped, when all traps are known. Never fails: the rest is trapped. */
+void vfio_pci_bars_mmap(struct vfio_pci *pci);
+void vfio_pci_bars_fini(struct vfio_pci *pci);
+int vfio_pci_bar_map(struct pci_dev *dev, unsigned bar, uint64_t addr);
+void vfio_pci_bar_unmap(struct pci_dev *dev, unsigned bar);
+/* Slots of all mapped BARs away and back, while the device's memory does not answer. */
+bool vfio_pci_slots_drop(struct vfio_pci *pci);
+void vfio_pci_slots_restore(struct vfio_pci *pci);
+void vfio_pci_bars_describe(const struct vfio_pci *pci);
+
+/* ---- vfio_pci_irq.c ---- */
+
+/* The capability at POS becomes emulated; false: it is unusable and has to be hidden. */
+bool vfio_pci_msi_init(struct vfio_pci *pci, unsigned pos);
+bool vfio_pci_msix_init(struct vfio_pci *pci, unsigned pos);
+/* INTx, and the events; after the capabilities. */
+int vfio_pci_irq_init(struct vfio_pci *pci);
+void vfio_pci_irq_fini(struct vfio_pci *pci);
+/* The guest wrote [OFFSET, OFFSET + SIZE) of configuration space, dev.config is up to date. */
+void vfio_pci_irq_config_written(struct vfio_pci *pci, unsigned offset, unsigned size);
+/* The guest is about to read there. */
+void vfio_pci_irq_config_read(struct vfio_pci *pci, unsigned offset, unsigned size);
+/* All interrupts off and the guest's state as at power-on; INTx comes back with resume. */
+void vfio_pci_irq_quiesce(struct vfio_pci *pci);
+int vfio_pci_irq_resume(struct vfio_pci *pci);
+void vfio_pci_irq_describe(const struct vfio_pci *pci);
