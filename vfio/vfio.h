@@ -75,7 +75,7 @@ struct vfio_device_ops {
                    uint32_t count, const int *fds);
     /* Function reset, else hot reset where every affected device is ours. -ENOTTY: neither. */
     int (*reset)(struct vfio_device *dev);
-    /* Releases it; the last user of a group or container releases that too. */
+    /* Releases it. Its group and its mappings stay the provider's. */
     void (*close)(struct vfio_device *dev);
 };
 
@@ -93,7 +93,7 @@ struct vfio_kernel;
 
 /* Opens nothing yet. HV is told of every group (KVM_VFIO) before a device of it is opened. */
 int vfio_kernel_create(struct vfio_kernel **out, struct hv *hv);
-/* After all its devices are closed. */
+/* After all its devices are closed: releases the groups and the container. NULL is fine. */
 void vfio_kernel_destroy(struct vfio_kernel *kernel);
 
 /*
@@ -126,3 +126,16 @@ int vfio_sysfs_find(const char *text, char *path, size_t size);
 void vfio_sysfs_driver(const char *path, char *driver, size_t size);
 /* IOMMU group number; -ENOENT when the device has none. */
 int vfio_sysfs_group(const char *path);
+/* The device's own name, the last part of PATH: 0000:42:00.0. */
+const char *vfio_sysfs_name(const char *path);
+/* Whether DRIVER, bound to PATH, gives devices to user space: vfio-pci or a vendor's own. */
+bool vfio_sysfs_is_vfio(const char *path, const char *driver);
+
+/* The devices of an IOMMU group, as text for messages. */
+struct vfio_sysfs_neighbours {
+    char all[384];    /* "0000:42:00.0 vfio-pci, 0000:42:00.1 snd_hda_intel" */
+    char in_use[192]; /* held by drivers of the host: "0000:42:00.1 0000:42:00.2" */
+};
+void vfio_sysfs_neighbours(int group, struct vfio_sysfs_neighbours *out);
+/* Who has NODE open: "process 4711 (qemu)", as far as this user may see. */
+void vfio_sysfs_holder(const char *node, char *text, size_t size);

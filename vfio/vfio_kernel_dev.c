@@ -1,0 +1,324 @@
+/*
+ * vfio_kernel_dev.c: one device of the kernel's VFIO, behind its descriptor: regions,
+ * interrupts, reset.
+ *
+ * linux/vfio.h, "IOCTLs for DEVICE file descriptors". The kernel adds capabilities to an answer
+ * when there is room and says in argsz how much it wants. Offsets and sizes come from the
+ * device or its driver: they are checked here, once, so that users of vfio.h need not.
+ * VFIO_REGION_INFO_CAP_MSIX_MAPPABLE is ignored: the MSI-X table is never given to the guest.
+ * No lock and no state that changes: any thread may read, write and set interrupts.
+ */
+#include <errno.h>
+#include <limits.h>
+#include <linux/pci_regs.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "vfio/vfio_kernel.h"
+#include "vmm/layout.h"
+#include "vmm/log.h"
+#include "vmm/util.h"
+
+#define INFO_MAX      (64 * KIB) /* the biggest answer worth asking for */
+#define INFO_CAPS_MAX 64
+#define IRQS_MAX      (PCI_MSIX_FLAGS_QSIZE + 1)
+#define HOT_RESET_MAX 512 /* devices that one reset may affect */
+
+struct kernel_device {
+    struct vfio_device dev;
+    const struct vfio_kernel *kernel;
+    int fd;
+};
+
+static int fd_of(struct vfio_device *dev)
+{
+    return container_of(dev, struct kernel_device, dev)->fd;
+}
+
+/* ---- answers with capabilities ---- */
+
+int vfio_kernel_get_info(int fd, unsigned long request, const void *head, uint32_t size,
+                         void **out)
+{
+    uint32_t argsz = size;
+    /* Three times: a driver may want more for its capabilities once it sees some room. */
+    for (int i = 0; i < 3 && argsz <= INFO_MAX; i++) {
+        uint32_t *info = calloc(1, argsz);
+        if (!info)
+            return -ENOMEM;
+        memcpy(info, head, size);
+        info[0] = argsz;
+        if (ioctl(fd, request, info) < 0) {
+            int err = -errno;
+            free(info);
+            return err;
+        }
+        if (info[0] <= argsz) {
+            info[0] = argsz;
+            *out = info;
+            return 0;
+        }
+        argsz = info[0];
+        free(info);
+    }
+    return -EMSGSIZE;
+}
+
+bool vfio_kernel_read_info(const void *info, uint64_t at, void *dst, size_t size)
+{
+    uint32_t len;
+    memcpy(&len, info, sizeof(len));
+    if (!range_within(at, size, len))
+        return false;
+    memcpy(dst, (const char *)info + at, size);
+    return true;
+}
+
+uint32_t vfio_kernel_find_cap(const void *info, uint32_t first, uint16_t id, void *cap,
+                              size_t size)
+{
+    struct vfio_info_cap_header header;
+    uint32_t at = first;
+    for (int i = 0; i < INFO_CAPS_MAX && at; i++) {
+        if (!vfio_kernel_read_info(info, at, &header, sizeof(header)))
+            return 0;
+        if (header.id == id)
+            return vfio_kernel_read_info(info, at, cap, size) ? at : 0;
+        at = header.next;
+    }
+    return 0;
+}
+
+/* ---- regions ---- */
+
+/* Adds the whole pages of [offset, offset + size) that lie in the region. What is not added
+ * (an overlap, more than there is room for) is trapped: slower, never wrong. */
+static void add_area(struct vfio_region *region, uint64_t offset, uint64_t size)
+{
+    if (offset >= region->size)
+        return;
+    uint64_t end = align_down(offset + MIN(size, region->size - offset), LAYOUT_PAGE_SIZE);
+    offset = align_up(offset, LAYOUT_PAGE_SIZE);
+    if (offset >= end || region->areas == VFIO_AREAS_MAX)
+        return;
+    unsigned i = region->areas;
+    while (i > 0 && region->area[i - 1].offset > offset)
+        i--;
+    struct vfio_area *area = &region->area[i];
+    if ((i > 0 && area[-1].offset + area[-1].size > offset) ||
+        (i < region->areas && area->offset < end))
+        return;
+    memmove(area + 1, area, (region->areas - i) * sizeof(*area));
+    *area = (struct vfio_area){.offset = offset, .size = end - offset};
+    region->areas++;
+}
+
+static void add_areas(struct vfio_region *region, const struct vfio_region_info *info)
+{
+    struct vfio_region_info_cap_sparse_mmap cap;
+    struct vfio_region_sparse_mmap_area area;
+    uint32_t at = 0;
+    if (info->flags & VFIO_REGION_INFO_FLAG_CAPS)
+        at = vfio_kernel_find_cap(info, info->cap_offset, VFIO_REGION_INFO_CAP_SPARSE_MMAP,
+                                  &cap, sizeof(cap));
+    if (!at)
+        add_area(region, 0, region->size);
+    for (uint64_t i = 0; at && i < cap.nr_areas; i++) {
+        if (!vfio_kernel_read_info(info, at + sizeof(cap) + i * sizeof(area), &area,
+                                   sizeof(area)))
+            return;
+        add_area(region, area.offset, area.size);
+    }
+}
+
+static int region_info(struct vfio_device *dev, uint32_t index, struct vfio_region *region)
+{
+    struct vfio_region_info head = {.index = index}, *info;
+    uint64_t end;
+    void *answer;
+    int err = vfio_kernel_get_info(fd_of(dev), VFIO_DEVICE_GET_REGION_INFO, &head, sizeof(head),
+                                   &answer);
+    if (err)
+        return err;
+    info = answer;
+    *region = (struct vfio_region){
+        .index = index, .flags = info->flags, .size = info->size, .offset = info->offset};
+    /* An offset of the region is an off_t of the descriptor. */
+    if (__builtin_add_overflow(info->offset, info->size, &end) || end > INT64_MAX)
+        err = -EIO;
+    else if (info->flags & VFIO_REGION_INFO_FLAG_MMAP)
+        add_areas(region, info);
+    free(answer);
+    return err;
+}
+
+static int region_read(struct vfio_device *dev, const struct vfio_region *region,
+                       uint64_t offset, void *data, size_t len)
+{
+    if (!range_within(offset, len, region->size))
+        return -EINVAL;
+    ssize_t done = pread(fd_of(dev), data, len, (off_t)(region->offset + offset));
+    if (done < 0)
+        return -errno;
+    return (size_t)done == len ? 0 : -EIO;
+}
+
+static int region_write(struct vfio_device *dev, const struct vfio_region *region,
+                        uint64_t offset, const void *data, size_t len)
+{
+    if (!range_within(offset, len, region->size))
+        return -EINVAL;
+    ssize_t done = pwrite(fd_of(dev), data, len, (off_t)(region->offset + offset));
+    if (done < 0)
+        return -errno;
+    return (size_t)done == len ? 0 : -EIO;
+}
+
+static int region_mmap(struct vfio_device *dev, const struct vfio_region *region,
+                       const struct vfio_area *area, void *addr)
+{
+    int prot = (region->flags & VFIO_REGION_INFO_FLAG_READ ? PROT_READ : 0) |
+               (region->flags & VFIO_REGION_INFO_FLAG_WRITE ? PROT_WRITE : 0);
+    if (!range_within(area->offset, area->size, region->size))
+        return -EINVAL;
+    void *at = mmap(addr, area->size, prot, MAP_SHARED | MAP_FIXED, fd_of(dev),
+                    (off_t)(region->offset + area->offset));
+    return at == MAP_FAILED ? -errno : 0;
+}
+
+/* ---- interrupts ---- */
+
+static int irq_info(struct vfio_device *dev, uint32_t index, struct vfio_irq_info *info)
+{
+    *info = (struct vfio_irq_info){.argsz = sizeof(*info), .index = index};
+    return ioctl(fd_of(dev), VFIO_DEVICE_GET_IRQ_INFO, info) < 0 ? -errno : 0;
+}
+
+static int irq_set(struct vfio_device *dev, uint32_t index, uint32_t flags, uint32_t start,
+                   uint32_t count, const int *fds)
+{
+    union {
+        struct vfio_irq_set set;
+        char room[sizeof(struct vfio_irq_set) + IRQS_MAX * sizeof(int)];
+    } u;
+    if (count > IRQS_MAX)
+        return -EINVAL;
+    size_t size = flags & VFIO_IRQ_SET_DATA_EVENTFD ? count * sizeof(int) : 0;
+    u.set = (struct vfio_irq_set){
+        .argsz = (uint32_t)(sizeof(u.set) + size),
+        .flags = flags,
+        .index = index,
+        .start = start,
+        .count = count,
+    };
+    if (size)
+        memcpy(u.set.data, fds, size);
+    int ret = ioctl(fd_of(dev), VFIO_DEVICE_SET_IRQS, &u.set);
+    return ret < 0 ? -errno : ret;
+}
+
+/* ---- reset ---- */
+
+/* Puts the groups of all AFFECTED devices into RESET, each once: the kernel refuses more groups
+ * than devices. -ENOTTY when one is not ours: the reset would hit somebody else's device. */
+static int own_groups(const struct vfio_kernel *kernel,
+                      const struct vfio_pci_hot_reset_info *affected,
+                      struct vfio_pci_hot_reset *reset)
+{
+    for (uint32_t i = 0; i < affected->count; i++) {
+        const struct vfio_kernel_group *group =
+            vfio_kernel_find_group(kernel, affected->devices[i].group_id);
+        if (!group)
+            return -ENOTTY;
+        uint32_t n = 0;
+        while (n < reset->count && reset->group_fds[n] != group->fd)
+            n++;
+        reset->group_fds[n] = group->fd;
+        reset->count = MAX(reset->count, n + 1);
+    }
+    reset->argsz = (uint32_t)(sizeof(*reset) + reset->count * sizeof(reset->group_fds[0]));
+    return 0;
+}
+
+/* A reset of the slot or bus, and so of the card's other functions as well. */
+static int hot_reset(const struct kernel_device *kd)
+{
+    struct vfio_pci_hot_reset_info *affected;
+    struct vfio_pci_hot_reset *reset;
+    size_t size = sizeof(*affected) + HOT_RESET_MAX * sizeof(affected->devices[0]);
+    int err = -ENOMEM;
+
+    affected = calloc(1, size);
+    reset = calloc(1, sizeof(*reset) + HOT_RESET_MAX * sizeof(reset->group_fds[0]));
+    if (!affected || !reset)
+        goto out;
+    affected->argsz = (uint32_t)size;
+    if (ioctl(kd->fd, VFIO_DEVICE_GET_PCI_HOT_RESET_INFO, affected) < 0) {
+        err = errno == ENODEV ? -ENOTTY : -errno;
+        goto out;
+    }
+    err = affected->count && affected->count <= HOT_RESET_MAX ? 0 : -EIO;
+    if (!err)
+        err = own_groups(kd->kernel, affected, reset);
+    if (!err && ioctl(kd->fd, VFIO_DEVICE_PCI_HOT_RESET, reset) < 0)
+        err = -errno;
+out:
+    free(reset);
+    free(affected);
+    return err;
+}
+
+static int device_reset(struct vfio_device *dev)
+{
+    if (!(dev->flags & VFIO_DEVICE_FLAGS_RESET))
+        return hot_reset(container_of(dev, struct kernel_device, dev));
+    return ioctl(fd_of(dev), VFIO_DEVICE_RESET) < 0 ? -errno : 0;
+}
+
+static void device_close(struct vfio_device *dev)
+{
+    struct kernel_device *kd = container_of(dev, struct kernel_device, dev);
+    close(kd->fd);
+    free(kd);
+}
+
+static const struct vfio_device_ops device_ops = {
+    .region_info = region_info,
+    .region_read = region_read,
+    .region_write = region_write,
+    .region_mmap = region_mmap,
+    .irq_info = irq_info,
+    .irq_set = irq_set,
+    .reset = device_reset,
+    .close = device_close,
+};
+
+int vfio_kernel_device_create(struct vfio_kernel *kernel, int fd, const char *name,
+                              struct vfio_device **out)
+{
+    struct vfio_device_info info = {.argsz = sizeof(info)};
+    struct kernel_device *kd = calloc(1, sizeof(*kd));
+    int err = -ENOMEM;
+
+    if (kd)
+        err = ioctl(fd, VFIO_DEVICE_GET_INFO, &info) < 0 ? -errno : 0;
+    if (err) {
+        log_error(name, "cannot open device: %s; dmesg may tell more", strerror(-err));
+        free(kd);
+        close(fd);
+        return err;
+    }
+    kd->kernel = kernel;
+    kd->fd = fd;
+    kd->dev.ops = &device_ops;
+    kd->dev.flags = info.flags;
+    kd->dev.regions = info.num_regions;
+    kd->dev.irqs = info.num_irqs;
+    kd->dev.iommu = &kernel->iommu;
+    snprintf(kd->dev.name, sizeof(kd->dev.name), "%s", name);
+    *out = &kd->dev;
+    return 0;
+}

@@ -1,0 +1,223 @@
+/*
+ * vfio_sysfs.c: which device is meant, who drives it, and with whom it shares its IOMMU group.
+ *
+ * Only reads sysfs (Linux Documentation/ABI/testing/sysfs-bus-pci and
+ * sysfs-kernel-iommu_groups; Documentation/driver-api/vfio.rst, "Groups, Devices, and IOMMUs")
+ * and, to name who has a node open, /proc (proc(5), /proc/pid/fd). Nothing is bound or unbound
+ * here. No state; any thread.
+ */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "vfio/vfio.h"
+#include "vmm/log.h"
+#include "vmm/util.h"
+
+#define HEX_DIGITS "0123456789abcdefABCDEF"
+
+/* Drivers that leave a group viable although they are not VFIO's: they start no DMA. */
+static const char *const harmless[] = {"pci-stub", "pcieport"};
+
+const char *vfio_sysfs_name(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    return slash ? slash + 1 : path;
+}
+
+/* The last part of what the symbolic link DIR/LINK points to; -errno when there is none. */
+static int link_name(const char *dir, const char *link, char *name, size_t size)
+{
+    char path[PATH_MAX], target[PATH_MAX];
+    snprintf(path, sizeof(path), "%s/%s", dir, link);
+    ssize_t len = readlink(path, target, sizeof(target) - 1);
+    if (len < 0)
+        return -errno;
+    target[len] = '\0';
+    snprintf(name, size, "%s", vfio_sysfs_name(target));
+    return 0;
+}
+
+/* "[DDDD:]BB:DD.F" in hexadecimal, nothing before or after; a missing domain is 0. */
+static bool parse_pci_address(const char *text, unsigned addr[4])
+{
+    int end = 0;
+    /* sscanf() alone would take signs, blanks and 0x. */
+    if (text[strspn(text, HEX_DIGITS ":.")])
+        return false;
+    if (sscanf(text, "%8x:%2x:%2x.%1x%n", &addr[0], &addr[1], &addr[2], &addr[3], &end) != 4) {
+        addr[0] = 0;
+        if (sscanf(text, "%2x:%2x.%1x%n", &addr[1], &addr[2], &addr[3], &end) != 3)
+            return false;
+    }
+    return !text[end] && addr[2] < 32 && addr[3] < 8;
+}
+
+static int find_by_path(const char *text, char *path, size_t size)
+{
+    char real[PATH_MAX], subsystem[PATH_MAX];
+    if (!realpath(text, real)) {
+        int err = -errno;
+        log_error(text, "cannot find device: %s; ls /sys/bus/pci/devices shows them",
+                  strerror(-err));
+        return err;
+    }
+    int len = snprintf(subsystem, sizeof(subsystem), "%s/subsystem", real);
+    if (strncmp(real, "/sys/", 5) != 0 || len >= (int)sizeof(subsystem) ||
+        access(subsystem, F_OK) < 0 || snprintf(path, size, "%s", real) >= (int)size) {
+        log_error(text, "cannot use device: this is no device's directory in sysfs; give one "
+                        "such as /sys/bus/pci/devices/0000:42:00.0");
+        return -ENODEV;
+    }
+    return 0;
+}
+
+int vfio_sysfs_find(const char *text, char *path, size_t size)
+{
+    unsigned addr[4];
+    if (text[0] == '/')
+        return find_by_path(text, path, size);
+    if (!parse_pci_address(text, addr)) {
+        log_error(text, "cannot find device: this is no PCI address; give one such as "
+                        "0000:42:00.0, 42:00.0 or a path in /sys (lspci -D lists them)");
+        return -EINVAL;
+    }
+    snprintf(path, size, "/sys/bus/pci/devices/%04x:%02x:%02x.%x", addr[0], addr[1], addr[2],
+             addr[3]);
+    if (access(path, F_OK) < 0) {
+        int err = -errno;
+        log_error(vfio_sysfs_name(path),
+                  "cannot find device: this machine has none there; lspci -D lists them");
+        return err;
+    }
+    return 0;
+}
+
+void vfio_sysfs_driver(const char *path, char *driver, size_t size)
+{
+    if (link_name(path, "driver", driver, size))
+        driver[0] = '\0';
+}
+
+int vfio_sysfs_group(const char *path)
+{
+    char name[16], *end;
+    if (link_name(path, "iommu_group", name, sizeof(name)))
+        return -ENOENT;
+    unsigned long number = strtoul(name, &end, 10);
+    return end != name && !*end && number <= INT_MAX ? (int)number : -ENOENT;
+}
+
+/* The name alone does not tell: NVIDIA's vGPU driver has a VFIO device and is called nvidia. */
+bool vfio_sysfs_is_vfio(const char *path, const char *driver)
+{
+    char dir[PATH_MAX + 16];
+    snprintf(dir, sizeof(dir), "%s/vfio-dev", path);
+    return strstr(driver, "vfio") || access(dir, F_OK) == 0;
+}
+
+static bool holds_group(const char *path, const char *driver)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(harmless); i++) {
+        if (!strcmp(driver, harmless[i]))
+            return false;
+    }
+    return driver[0] && !vfio_sysfs_is_vfio(path, driver);
+}
+
+/* Adds to a list; one that is full ends in "..." from then on. */
+__attribute__((format(printf, 3, 4))) static void append(char *list, size_t size,
+                                                         const char *fmt, ...)
+{
+    static const char more[] = " ...";
+    char item[128];
+    va_list args;
+    va_start(args, fmt);
+    vsnprintf(item, sizeof(item), fmt, args);
+    va_end(args);
+    size_t len = strlen(list);
+    size_t tail = sizeof(more) - 1;
+    if (len >= tail && !strcmp(list + len - tail, more))
+        return;
+    snprintf(list + len, size - len, "%s",
+             len + strlen(item) + sizeof(more) <= size ? item : more);
+}
+
+void vfio_sysfs_neighbours(int group, struct vfio_sysfs_neighbours *out)
+{
+    struct dirent **entry;
+    char dir[64], path[PATH_MAX], driver[64];
+
+    out->all[0] = out->in_use[0] = '\0';
+    snprintf(dir, sizeof(dir), "/sys/kernel/iommu_groups/%d/devices", group);
+    int nr = scandir(dir, &entry, NULL, alphasort);
+    for (int i = 0; i < nr; i++) {
+        const char *name = entry[i]->d_name;
+        snprintf(path, sizeof(path), "%s/%s", dir, name);
+        vfio_sysfs_driver(path, driver, sizeof(driver));
+        if (name[0] != '.')
+            append(out->all, sizeof(out->all), "%s%s %s", out->all[0] ? ", " : "", name,
+                   driver[0] ? driver : "(no driver)");
+        if (name[0] != '.' && holds_group(path, driver))
+            append(out->in_use, sizeof(out->in_use), "%s%s", out->in_use[0] ? " " : "", name);
+        free(entry[i]);
+    }
+    if (nr >= 0)
+        free(entry);
+}
+
+static bool has_open(const char *pid, const char *node)
+{
+    struct dirent **entry;
+    char dir[300], path[600], target[PATH_MAX];
+    bool found = false;
+
+    snprintf(dir, sizeof(dir), "/proc/%s/fd", pid);
+    int nr = scandir(dir, &entry, NULL, NULL);
+    for (int i = 0; i < nr; i++) {
+        snprintf(path, sizeof(path), "%s/%s", dir, entry[i]->d_name);
+        ssize_t len = readlink(path, target, sizeof(target));
+        found |= len == (ssize_t)strlen(node) && !memcmp(target, node, strlen(node));
+        free(entry[i]);
+    }
+    if (nr >= 0)
+        free(entry);
+    return found;
+}
+
+static void process_name(const char *pid, char *text, size_t size)
+{
+    char path[300], comm[32] = "";
+    snprintf(path, sizeof(path), "/proc/%s/comm", pid);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    ssize_t len = fd < 0 ? 0 : read(fd, comm, sizeof(comm) - 1);
+    if (fd >= 0)
+        close(fd);
+    comm[len < 0 ? 0 : len] = '\0';
+    comm[strcspn(comm, "\n")] = '\0';
+    snprintf(text, size, "process %s (%s)", pid, comm);
+}
+
+void vfio_sysfs_holder(const char *node, char *text, size_t size)
+{
+    struct dirent **entry;
+    bool found = false;
+
+    snprintf(text, size, "another process (root may see which: fuser %s)", node);
+    int nr = scandir("/proc", &entry, NULL, NULL);
+    for (int i = 0; i < nr; i++) {
+        const char *pid = entry[i]->d_name;
+        if (!found && strspn(pid, "0123456789") == strlen(pid) && has_open(pid, node)) {
+            process_name(pid, text, size);
+            found = true;
+        }
+        free(entry[i]);
+    }
+    if (nr >= 0)
+        free(entry);
+}
