@@ -117,8 +117,8 @@ int pci_bus_free_slot(const struct pci_bus *bus);
  * with the figures, and -ENOSPC.
  */
 int pci_bus_assign(struct pci_bus *bus);
-/* How large (0: not needed), and how aligned, the 64-bit window has to be so that whatever can
- * go there fits. */
+/* How large (0: no need of one), and how aligned, the 64-bit window has to be for
+ * pci_bus_assign(). */
 void pci_bus_mmio64_need(const struct pci_bus *bus, uint64_t *size, uint64_t *align);
 
 /* Power-on: decoding off, all BARs unmapped, COMMAND 0, interrupt line 0. Before

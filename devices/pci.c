@@ -1,0 +1,523 @@
+/*
+ * pci.c: functions on the guest's PCI bus: type-0 configuration space, BARs, where they decode.
+ *
+ * PCI Local Bus 3.0, chapter 6 "Configuration Space": 6.1 organisation, 6.2.2 Command register,
+ * 6.2.5 "Base Addresses" (sizing by writing ones; a 64-bit BAR is two registers), 6.7
+ * "Capabilities List". What the guest may write is data, one mask bit for each register bit;
+ * sizing needs no code of its own, since the size bits of a BAR cannot be written.
+ *
+ * Left out: bridges, so there is one bus; write-1-to-clear status bits, since an emulated
+ * function never sets one; latency and grant timers, which read as zero as in PCI Express.
+ *
+ * Everything here runs under the bus's lock, or before the guest does.
+ */
+#include "devices/pci.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "vmm/layout.h"
+#include "vmm/util.h"
+
+#define PCI_COMMAND_WRITABLE                                                         \
+    (PCI_COMMAND_IO | PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER | PCI_COMMAND_PARITY | \
+     PCI_COMMAND_SERR | PCI_COMMAND_INTX_DISABLE)
+
+/* The widest guest address that x86 defines, and with it the largest BAR that can be of use;
+ * the sum of all BARs of a bus stays far below 64 bits. */
+#define PCI_ADDRESS_MAX  (1ULL << 52)
+#define PCI_BAR_SIZE_MAX (PCI_ADDRESS_MAX / 2)
+#define PCI_ROM_SIZE_MAX (16 * MIB)
+#define PCI_BAR32_MAX    (2 * GIB)
+#define PCI_PORTS        0x10000ULL
+
+/* Header Type bit 7; PCI_HEADER_TYPE_MFD in the UAPI headers from 6.8 on. */
+#define PCI_MULTI_FUNCTION 0x80U
+
+/* Non-prefetchable 64-bit BARs up to this size go below 4 GiB, as firmware does it. */
+#define PCI_BAR32_PREFER (128 * MIB)
+
+static bool bar_is_io(const struct pci_bar *bar)
+{
+    return bar->flags & PCI_BASE_ADDRESS_SPACE_IO;
+}
+
+static bool bar_is_64(const struct pci_bar *bar)
+{
+    return bar->flags & PCI_BASE_ADDRESS_MEM_TYPE_64;
+}
+
+static unsigned bar_register(unsigned bar)
+{
+    return bar == PCI_BAR_ROM ? PCI_ROM_ADDRESS : PCI_BASE_ADDRESS_0 + 4 * bar;
+}
+
+static uint64_t bar_address_mask(const struct pci_dev *dev, unsigned bar)
+{
+    if (bar == PCI_BAR_ROM)
+        return PCI_ROM_ADDRESS_MASK;
+    if (bar_is_io(&dev->bar[bar]))
+        return PCI_BASE_ADDRESS_IO_MASK;
+    return PCI_BASE_ADDRESS_MEM_MASK;
+}
+
+/* ---- construction ---- */
+
+void pci_dev_init(struct pci_dev *dev, const struct pci_dev_ops *ops, const char *name)
+{
+    memset(dev, 0, sizeof(*dev));
+    dev->ops = ops;
+    dev->name = name;
+    dev->cap_end = PCI_STD_HEADER_SIZEOF;
+    put_le16(&dev->wmask[PCI_COMMAND], PCI_COMMAND_WRITABLE);
+    dev->wmask[PCI_CACHE_LINE_SIZE] = 0xff;
+    dev->wmask[PCI_INTERRUPT_LINE] = 0xff;
+}
+
+void pci_dev_set_id(struct pci_dev *dev, uint16_t vendor, uint16_t device, uint32_t class_rev)
+{
+    put_le16(&dev->config[PCI_VENDOR_ID], vendor);
+    put_le16(&dev->config[PCI_DEVICE_ID], device);
+    put_le32(&dev->config[PCI_CLASS_REVISION], class_rev);
+}
+
+/* 6.2.5.1 "Address Maps", 6.2.5.2 "Expansion ROM Base Address Register". */
+static bool bar_allowed(unsigned bar, uint64_t size, uint32_t flags)
+{
+    const uint32_t memory = PCI_BASE_ADDRESS_MEM_TYPE_64 | PCI_BASE_ADDRESS_MEM_PREFETCH;
+
+    if (!is_pow2(size))
+        return false;
+    if (bar == PCI_BAR_ROM)
+        return !flags && size >= 2 * KIB && size <= PCI_ROM_SIZE_MAX;
+    if (flags == PCI_BASE_ADDRESS_SPACE_IO)
+        return size >= 4 && size <= PCI_PORTS;
+    if (flags & ~memory || size < 16)
+        return false;
+    if (flags & PCI_BASE_ADDRESS_MEM_TYPE_64)
+        return bar < PCI_BAR_ROM - 1 && size <= PCI_BAR_SIZE_MAX;
+    return size <= PCI_BAR32_MAX;
+}
+
+int pci_dev_set_bar(struct pci_dev *dev, unsigned bar, uint64_t size, uint32_t flags)
+{
+    if (bar >= PCI_BARS || !bar_allowed(bar, size, flags))
+        return -EINVAL;
+    /* Neither half of a 64-bit BAR may lie on a register that is taken. */
+    bool wide = flags & PCI_BASE_ADDRESS_MEM_TYPE_64;
+    if (dev->bar[bar].size || (wide && dev->bar[bar + 1].size) ||
+        (bar > 0 && bar < PCI_BAR_ROM && bar_is_64(&dev->bar[bar - 1])))
+        return -EINVAL;
+
+    uint64_t mask = ~(size - 1);
+    unsigned reg = bar_register(bar);
+    dev->bar[bar] = (struct pci_bar){.size = size, .flags = flags};
+    mask &= bar_address_mask(dev, bar);
+    if (bar == PCI_BAR_ROM)
+        mask |= PCI_ROM_ADDRESS_ENABLE;
+    put_le32(&dev->config[reg], flags);
+    put_le32(&dev->wmask[reg], (uint32_t)mask);
+    if (wide) {
+        put_le32(&dev->config[reg + 4], 0);
+        put_le32(&dev->wmask[reg + 4], (uint32_t)(mask >> 32));
+    }
+    return 0;
+}
+
+int pci_dev_add_cap(struct pci_dev *dev, uint8_t id, uint8_t len)
+{
+    unsigned pos = dev->cap_end;
+
+    if (pos + len > PCI_CFG_SPACE_SIZE)
+        return -ENOSPC;
+    memset(&dev->config[pos], 0, len);
+    dev->config[pos + PCI_CAP_LIST_ID] = id;
+    dev->config[pos + PCI_CAP_LIST_NEXT] = dev->config[PCI_CAPABILITY_LIST];
+    dev->config[PCI_CAPABILITY_LIST] = (uint8_t)pos;
+    dev->config[PCI_STATUS] |= PCI_STATUS_CAP_LIST;
+    dev->cap_end = (uint16_t)align_up(pos + len, 4);
+    return (int)pos;
+}
+
+/* ---- what is decoded ---- */
+
+uint64_t pci_bar_value(const struct pci_dev *dev, unsigned bar)
+{
+    unsigned reg = bar_register(bar);
+    uint64_t value = get_le32(&dev->config[reg]);
+
+    if (bar_is_64(&dev->bar[bar]))
+        value |= (uint64_t)get_le32(&dev->config[reg + 4]) << 32;
+    return value & bar_address_mask(dev, bar);
+}
+
+/*
+ * Whether a BAR with the value ADDR can be decoded. Guests size BARs with decoding left on and
+ * move 64-bit ones in two steps: neither may put a device over the interrupt controllers or
+ * where no address is. All ones in a 32-bit BAR, or in the lower half of a 64-bit one, is the
+ * range that ends at 4 GiB; all ones in the upper half is far beyond 52 bits.
+ */
+static bool bar_address_sane(const struct pci_bar *bar, uint64_t addr)
+{
+    if (!addr)
+        return false;
+    if (bar_is_io(bar))
+        return range_within(addr, bar->size, PCI_PORTS);
+    bool chipset =
+        addr < LAYOUT_HIGH_RAM && bar->size > LAYOUT_IOAPIC - MIN(addr, LAYOUT_IOAPIC);
+    return !chipset && range_within(addr, bar->size, PCI_ADDRESS_MAX);
+}
+
+static bool bar_wanted(const struct pci_dev *dev, unsigned i)
+{
+    const struct pci_bar *bar = &dev->bar[i];
+    uint16_t command = get_le16(&dev->config[PCI_COMMAND]);
+
+    if (!bar->size || !(command & (bar_is_io(bar) ? PCI_COMMAND_IO : PCI_COMMAND_MEMORY)))
+        return false;
+    if (i == PCI_BAR_ROM && !(dev->config[PCI_ROM_ADDRESS] & PCI_ROM_ADDRESS_ENABLE))
+        return false;
+    return bar_address_sane(bar, pci_bar_value(dev, i));
+}
+
+static void bar_unmap(struct pci_dev *dev, unsigned i)
+{
+    if (dev->bar[i].mapped) {
+        dev->ops->bar_unmap(dev, i);
+        dev->bar[i].mapped = false;
+    }
+}
+
+static void bar_map(struct pci_dev *dev, unsigned i)
+{
+    struct pci_bar *bar = &dev->bar[i];
+    uint64_t addr = pci_bar_value(dev, i);
+    int err = dev->ops->bar_map(dev, i, addr);
+
+    if (!err) {
+        bar->addr = addr;
+        bar->mapped = true;
+    } else if (log_limit(&dev->bus->complaints)) {
+        log_warn(dev->name, "cannot map BAR %u at 0x%llx: %s; it reads as all ones there", i,
+                 (unsigned long long)addr, err == -EEXIST ? "taken" : strerror(-err));
+    }
+}
+
+/* First everything that goes, then everything that comes: two BARs can change places. */
+void pci_bus_update(struct pci_bus *bus)
+{
+    for (unsigned n = 0; n < ARRAY_SIZE(bus->dev); n++) {
+        struct pci_dev *dev = bus->dev[n];
+        for (unsigned i = 0; dev && i < PCI_BARS; i++)
+            if (!bar_wanted(dev, i) || dev->bar[i].addr != pci_bar_value(dev, i))
+                bar_unmap(dev, i);
+    }
+    for (unsigned n = 0; n < ARRAY_SIZE(bus->dev); n++) {
+        struct pci_dev *dev = bus->dev[n];
+        for (unsigned i = 0; dev && i < PCI_BARS; i++)
+            if (!dev->bar[i].mapped && bar_wanted(dev, i))
+                bar_map(dev, i);
+    }
+}
+
+/* ---- configuration access ---- */
+
+uint32_t pci_config_read(struct pci_dev *dev, unsigned offset, unsigned size)
+{
+    return (uint32_t)get_le(&dev->config[offset], size);
+}
+
+static bool overlaps(unsigned offset, unsigned size, unsigned first, unsigned end)
+{
+    return offset < end && first < offset + size;
+}
+
+void pci_config_write(struct pci_dev *dev, unsigned offset, unsigned size, uint32_t value)
+{
+    uint64_t mask = get_le(&dev->wmask[offset], size);
+    uint64_t old = get_le(&dev->config[offset], size);
+
+    put_le(&dev->config[offset], size, (old & ~mask) | (value & mask));
+    if (dev->bus && (overlaps(offset, size, PCI_COMMAND, PCI_COMMAND + 2) ||
+                     overlaps(offset, size, PCI_BASE_ADDRESS_0, PCI_BASE_ADDRESS_5 + 4) ||
+                     overlaps(offset, size, PCI_ROM_ADDRESS, PCI_ROM_ADDRESS + 4)))
+        pci_bus_update(dev->bus);
+}
+
+/* The function at BDF, or NULL; there is only bus 0. */
+static struct pci_dev *find(const struct pci_bus *bus, unsigned bdf)
+{
+    return bdf < ARRAY_SIZE(bus->dev) ? bus->dev[bdf] : NULL;
+}
+
+/* How much of LEFT bytes at OFFSET one aligned access can do. */
+static unsigned step(unsigned offset, unsigned left)
+{
+    unsigned size = 4;
+
+    while (offset % size || size > left)
+        size /= 2;
+    return size;
+}
+
+/*
+ * Header Type bit 7 (6.2.1): system software looks for functions 1-7 of a slot only when
+ * function 0 has it, and a function that came from a card of several may be alone here.
+ */
+static uint32_t fix_header_type(const struct pci_dev *dev, unsigned offset, unsigned size,
+                                uint32_t value)
+{
+    if (!overlaps(offset, size, PCI_HEADER_TYPE, PCI_HEADER_TYPE + 1))
+        return value;
+
+    struct pci_dev *const *slot = &dev->bus->dev[dev->devfn & ~7U];
+    uint32_t bit = PCI_MULTI_FUNCTION << 8 * (PCI_HEADER_TYPE - offset);
+    value &= ~bit;
+    for (unsigned fn = 1; fn < 8; fn++)
+        if (slot[fn])
+            value |= bit;
+    return value;
+}
+
+static uint32_t read_aligned(struct pci_dev *dev, unsigned offset, unsigned size)
+{
+    uint32_t value;
+
+    if (dev->ops->config_read)
+        value = dev->ops->config_read(dev, offset, size);
+    else
+        value = pci_config_read(dev, offset, size);
+    return fix_header_type(dev, offset, size, value) & (uint32_t)all_ones(size);
+}
+
+static void write_aligned(struct pci_dev *dev, unsigned offset, unsigned size, uint32_t value)
+{
+    value &= (uint32_t)all_ones(size);
+    if (dev->ops->config_write)
+        dev->ops->config_write(dev, offset, size, value);
+    else
+        pci_config_write(dev, offset, size, value);
+}
+
+uint32_t pci_bus_config_read(struct pci_bus *bus, unsigned bdf, unsigned offset, unsigned size)
+{
+    uint32_t value = 0;
+
+    pthread_mutex_lock(&bus->lock);
+    struct pci_dev *dev = find(bus, bdf);
+    for (unsigned done = 0, n; done < size && done < 4; done += n) {
+        n = step(offset + done, MIN(size, 4U) - done);
+        uint32_t part = (uint32_t)all_ones(n);
+        if (dev && offset + done < PCI_CONFIG_SIZE)
+            part = read_aligned(dev, offset + done, n);
+        value |= part << 8 * done;
+    }
+    pthread_mutex_unlock(&bus->lock);
+    return value;
+}
+
+void pci_bus_config_write(struct pci_bus *bus, unsigned bdf, unsigned offset, unsigned size,
+                          uint32_t value)
+{
+    pthread_mutex_lock(&bus->lock);
+    struct pci_dev *dev = find(bus, bdf);
+    for (unsigned done = 0, n; dev && done < size && done < 4; done += n) {
+        n = step(offset + done, MIN(size, 4U) - done);
+        if (offset + done < PCI_CONFIG_SIZE)
+            write_aligned(dev, offset + done, n, value >> 8 * done);
+    }
+    pthread_mutex_unlock(&bus->lock);
+}
+
+/* ---- the bus ---- */
+
+int pci_bus_add(struct pci_bus *bus, struct pci_dev *dev, uint8_t devfn)
+{
+    int err = -EEXIST;
+
+    pthread_mutex_lock(&bus->lock);
+    if (!bus->dev[devfn]) {
+        bus->dev[devfn] = dev;
+        dev->bus = bus;
+        dev->devfn = devfn;
+        err = 0;
+    }
+    pthread_mutex_unlock(&bus->lock);
+    return err;
+}
+
+void pci_bus_remove(struct pci_bus *bus, struct pci_dev *dev)
+{
+    pthread_mutex_lock(&bus->lock);
+    for (unsigned i = 0; i < PCI_BARS; i++)
+        bar_unmap(dev, i);
+    bus->dev[dev->devfn] = NULL;
+    dev->bus = NULL;
+    pci_bus_update(bus);
+    pthread_mutex_unlock(&bus->lock);
+}
+
+int pci_bus_free_slot(const struct pci_bus *bus)
+{
+    for (unsigned slot = 1; slot < PCI_SLOTS; slot++) {
+        unsigned fn = 0;
+        while (fn < 8 && !bus->dev[PCI_DEVFN(slot, fn)])
+            fn++;
+        if (fn == 8)
+            return (int)slot;
+    }
+    return -ENOSPC;
+}
+
+void pci_bus_reset(struct pci_bus *bus)
+{
+    pthread_mutex_lock(&bus->lock);
+    bus->config_address = 0;
+    for (unsigned n = 0; n < ARRAY_SIZE(bus->dev); n++) {
+        struct pci_dev *dev = bus->dev[n];
+        if (!dev)
+            continue;
+        put_le16(&dev->config[PCI_COMMAND], 0);
+        dev->config[PCI_INTERRUPT_LINE] = 0;
+        for (unsigned i = 0; i < PCI_BARS; i++)
+            bar_unmap(dev, i);
+    }
+    pthread_mutex_unlock(&bus->lock);
+}
+
+/* ---- assignment ---- */
+
+struct window {
+    const char *name;
+    uint64_t base, size;
+    uint64_t grain; /* nothing smaller than this is handed out */
+    uint64_t used;
+    uint64_t align; /* the largest that was placed */
+};
+
+struct plan {
+    struct window pio, mmio32, mmio64;
+};
+
+static void plan_init(struct plan *plan, uint64_t mmio64_base, uint64_t mmio64_size)
+{
+    /* A page for each memory BAR at least: what is mapped straight into the guest must not
+     * share its page with what is trapped. */
+    *plan = (struct plan){
+        .pio = {"I/O", LAYOUT_PORT_BARS, LAYOUT_PORT_BARS_SIZE, 4, 0, 4},
+        .mmio32 = {"32-bit memory", LAYOUT_MMIO32, LAYOUT_MMIO32_SIZE, LAYOUT_PAGE_SIZE, 0,
+                   LAYOUT_PAGE_SIZE},
+        .mmio64 = {"64-bit memory", mmio64_base, mmio64_size, LAYOUT_PAGE_SIZE, 0,
+                   LAYOUT_PAGE_SIZE},
+    };
+}
+
+static bool window_take(struct window *w, uint64_t size, uint64_t *addr)
+{
+    size = MAX(size, w->grain);
+    uint64_t start = align_up(w->base + w->used, size) - w->base;
+
+    if (!range_within(start, size, w->size))
+        return false;
+    *addr = w->base + start;
+    w->used = start + size;
+    w->align = MAX(w->align, size);
+    return true;
+}
+
+/* The window it should lie in; a 64-bit BAR takes the other one when that is full. */
+static struct window *window_of(struct plan *plan, const struct pci_bar *bar)
+{
+    if (bar_is_io(bar))
+        return &plan->pio;
+    if (bar_is_64(bar) &&
+        (bar->flags & PCI_BASE_ADDRESS_MEM_PREFETCH || bar->size > PCI_BAR32_PREFER))
+        return &plan->mmio64;
+    return &plan->mmio32;
+}
+
+static struct window *plan_place(struct plan *plan, const struct pci_bar *bar, uint64_t *addr)
+{
+    struct window *w = window_of(plan, bar);
+
+    if (window_take(w, bar->size, addr))
+        return w;
+    w = w == &plan->mmio32 ? &plan->mmio64 : &plan->mmio32;
+    return bar_is_64(bar) && window_take(w, bar->size, addr) ? w : NULL;
+}
+
+static void bar_store(struct pci_dev *dev, unsigned i, uint64_t addr)
+{
+    unsigned reg = bar_register(i);
+
+    put_le32(&dev->config[reg], (uint32_t)addr | dev->bar[i].flags);
+    if (bar_is_64(&dev->bar[i]))
+        put_le32(&dev->config[reg + 4], (uint32_t)(addr >> 32));
+}
+
+static void log_misfit(struct plan *plan, const struct pci_dev *dev, unsigned i)
+{
+    const struct window *w = window_of(plan, &dev->bar[i]);
+
+    log_error(dev->name,
+              "cannot place BAR %u of %llu KiB: the %s window of %llu KiB has %llu KiB left; "
+              "pass fewer devices",
+              i, (unsigned long long)(dev->bar[i].size / KIB), w->name,
+              (unsigned long long)(w->size / KIB),
+              (unsigned long long)((w->size - w->used) / KIB));
+}
+
+/*
+ * Largest first and in the order of the functions among equals: then every window is filled
+ * without a gap, provided that it begins on a multiple of the largest. STORE says whether to
+ * write the addresses down and to complain, or only to count.
+ */
+static int plan_fill(struct plan *plan, const struct pci_bus *bus, bool store)
+{
+    int err = 0;
+
+    for (uint64_t size = PCI_BAR_SIZE_MAX; size; size /= 2) {
+        for (unsigned n = 0; n < ARRAY_SIZE(bus->dev) * PCI_BARS; n++) {
+            struct pci_dev *dev = bus->dev[n / PCI_BARS];
+            unsigned i = n % PCI_BARS;
+            uint64_t addr = 0;
+            if (!dev || dev->bar[i].size != size)
+                continue;
+            bool placed = plan_place(plan, &dev->bar[i], &addr);
+            if (store)
+                bar_store(dev, i, addr);
+            if (placed)
+                continue;
+            err = -ENOSPC;
+            if (store)
+                log_misfit(plan, dev, i);
+        }
+    }
+    return err;
+}
+
+int pci_bus_assign(struct pci_bus *bus)
+{
+    struct plan plan;
+
+    plan_init(&plan, bus->mmio64_base, bus->mmio64_size);
+    pthread_mutex_lock(&bus->lock);
+    int err = plan_fill(&plan, bus, true);
+    pthread_mutex_unlock(&bus->lock);
+    return err;
+}
+
+void pci_bus_mmio64_need(const struct pci_bus *bus, uint64_t *size, uint64_t *align)
+{
+    struct plan plan;
+
+    plan_init(&plan, 0, UINT64_MAX);
+    plan_fill(&plan, bus, false);
+    *size = plan.mmio64.used;
+    *align = plan.mmio64.align;
+}
+
+uint32_t pci_intx_gsi(uint8_t devfn, uint8_t pin)
+{
+    return LAYOUT_GSI_PCI + ((devfn >> 3) + pin - 1U) % LAYOUT_GSI_PCI_COUNT;
+}
