@@ -25,7 +25,7 @@ struct source {
 
 struct loop {
     int epoll_fd;
-    int stop_fd; /* readable for ever once loop_stop() was called; its events carry no source */
+    int stop_fd; /* an eventfd; its events carry no source */
     struct source *sources;
 };
 
@@ -126,6 +126,7 @@ static void loop_free_removed(struct loop *loop)
 int loop_run(struct loop *loop)
 {
     struct epoll_event event[LOOP_BATCH];
+    eventfd_t stops;
     bool stop = false;
 
     while (!stop) {
@@ -137,7 +138,7 @@ int loop_run(struct loop *loop)
             const struct source *source = event[i].data.ptr;
 
             if (!source)
-                stop = true;
+                stop = eventfd_read(loop->stop_fd, &stops) == 0;
             else if (source->fn)
                 source->fn(source->opaque, event[i].events);
         }

@@ -19,7 +19,8 @@ void loop_destroy(struct loop *loop); /* NULL is fine; descriptors added stay th
 int loop_add(struct loop *loop, int fd, uint32_t events, loop_fn *fn, void *opaque);
 void loop_remove(struct loop *loop, int fd);
 
-/* Runs until loop_stop(); returns at once when it was called before. Any thread may stop it,
- * also a signal handler. */
+/* Runs until loop_stop(); returns at once when that was called since the last return (one
+ * return answers all stops so far; a stop that comes later ends the next run). Any thread may
+ * stop it, also a signal handler. */
 int loop_run(struct loop *loop);
 void loop_stop(struct loop *loop);
