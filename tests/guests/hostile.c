@@ -305,13 +305,13 @@ int main(void)
     for (unsigned vector = 32; vector < 256; vector++)
         on_trap(vector, ignore);
     on_trap(2, ignore); /* NMI */
+    mmio_ram_end();
     ports();
     string_io();
     chips();
     config_space();
     mmio();
     mmio_high();
-    mmio_ram_end();
     interrupt_controllers();
     msrs();
     still_alive();
