@@ -13,7 +13,8 @@
 struct mem_region {
     uint64_t gpa;
     uint64_t size;
-    uint8_t *hva;       /* aligned to 2 MiB where gpa is, so that huge pages can be used */
+    uint8_t *hva;       /* congruent with gpa modulo 2 MiB (1 GiB when there is that much RAM),
+                           so that huge pages can be used */
     uint64_t fd_offset; /* of this region in mem.fd */
 };
 
@@ -31,6 +32,3 @@ void mem_fini(struct mem *mem); /* also of a zeroed struct */
 
 /* Host address of [gpa, gpa + len), or NULL when that is not wholly inside one region. */
 void *mem_at(const struct mem *mem, uint64_t gpa, uint64_t len);
-
-/* Back to zeroes, keeping the pages where the host has them pinned for DMA. */
-void mem_clear(struct mem *mem);

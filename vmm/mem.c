@@ -1,0 +1,139 @@
+/*
+ * mem.c: guest RAM: one memfd, mapped once and shared.
+ *
+ * The mapping is contiguous; the guest sees it in one or two pieces around the 32-bit hole
+ * (layout.h). It begins at a multiple of the largest page that could back it, because KVM and
+ * the IOMMU use a huge page only where guest and host addresses agree below its size. There is
+ * no way to clear it: a warm reset of a real machine keeps RAM, so a guest reset does too.
+ *
+ * Left out: NUMA placement, prefaulting, ballooning (unsafe once a device has RAM pinned).
+ * Owned by the main thread; read by all.
+ */
+#include "vmm/mem.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/sysinfo.h>
+#include <unistd.h>
+
+#include "vmm/layout.h"
+#include "vmm/log.h"
+#include "vmm/util.h"
+
+/* AMD's HyperTransport range: an AMD IOMMU faults on it, and the processor's memory map leaves
+ * it out (AMD I/O Virtualization Technology Specification 48882, "Special Address Controls").
+ * RAM that would reach it starts above it, on every vendor. */
+#define HT_HOLE_START 0xfd00000000ULL
+#define HT_HOLE_END   TIB
+
+static int check_size(uint64_t size)
+{
+    struct sysinfo info;
+
+    if (!size || size % LAYOUT_PAGE_SIZE) {
+        log_error(
+            "--memory",
+            "cannot give the guest %llu bytes of RAM: not a multiple of 4096 above 0; give "
+            "a size such as 512M",
+            (unsigned long long)size);
+        return -EINVAL;
+    }
+    if (sysinfo(&info))
+        return 0; /* no figure to compare with: faults will tell */
+    uint64_t host = ((uint64_t)info.totalram + info.totalswap) * info.mem_unit;
+    if (size > host) {
+        log_error(
+            "--memory",
+            "cannot give the guest %llu MiB of RAM: the host has %llu MiB of RAM and swap; "
+            "give less",
+            (unsigned long long)(size / MIB), (unsigned long long)(host / MIB));
+        return -ENOMEM;
+    }
+    return 0;
+}
+
+/* SIZE bytes of FD at a multiple of ALIGN: reserve too much, map inside, give back the rest. */
+static void *map_aligned(int fd, uint64_t size, uint64_t align)
+{
+    uint8_t *room =
+        mmap(NULL, size + align, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (room == MAP_FAILED)
+        return NULL;
+    uint64_t before = align_up((uintptr_t)room, align) - (uintptr_t)room;
+    uint8_t *hva = room + before;
+    if (mmap(hva, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, 0) == MAP_FAILED) {
+        int err = errno;
+        munmap(room, size + align);
+        errno = err;
+        return NULL;
+    }
+    if (before)
+        munmap(room, before);
+    if (before < align)
+        munmap(hva + size, align - before);
+    return hva;
+}
+
+static void set_regions(struct mem *mem, uint8_t *hva, uint64_t size)
+{
+    uint64_t low = MIN(size, LAYOUT_LOW_RAM_END);
+    uint64_t high = size - low;
+    uint64_t high_gpa = LAYOUT_HIGH_RAM;
+
+    if (!range_within(high_gpa, high, HT_HOLE_START))
+        high_gpa = HT_HOLE_END;
+    mem->region[0] = (struct mem_region){.gpa = 0, .size = low, .hva = hva};
+    mem->region[1] =
+        (struct mem_region){.gpa = high_gpa, .size = high, .hva = hva + low, .fd_offset = low};
+    mem->nr = high ? 2 : 1;
+    mem->size = size;
+}
+
+int mem_init(struct mem *mem, uint64_t size)
+{
+    uint8_t *hva = NULL;
+
+    *mem = (struct mem){.fd = -1};
+    int err = check_size(size);
+    if (err)
+        return err;
+    mem->fd = memfd_create("guest-ram", MFD_CLOEXEC);
+    if (mem->fd >= 0 && !ftruncate(mem->fd, (off_t)size))
+        hva = map_aligned(mem->fd, size, size >= GIB ? GIB : 2 * MIB);
+    if (!hva) {
+        err = -errno;
+        log_error(
+            "--memory",
+            "cannot map %llu MiB of guest RAM: %s; give less, or raise the limit (ulimit -v)",
+            (unsigned long long)(size / MIB), strerror(-err));
+        if (mem->fd >= 0)
+            close(mem->fd);
+        mem->fd = -1;
+        return err;
+    }
+    /* Both are best effort. A fork would share pinned pages with the child copy-on-write. */
+    madvise(hva, size, MADV_DONTFORK);
+    madvise(hva, size, MADV_HUGEPAGE);
+    set_regions(mem, hva, size);
+    return 0;
+}
+
+void mem_fini(struct mem *mem)
+{
+    if (!mem->nr)
+        return;
+    munmap(mem->region[0].hva, mem->size);
+    close(mem->fd);
+    *mem = (struct mem){.fd = -1};
+}
+
+void *mem_at(const struct mem *mem, uint64_t gpa, uint64_t len)
+{
+    for (unsigned i = 0; i < mem->nr; i++) {
+        const struct mem_region *r = &mem->region[i];
+        if (gpa >= r->gpa && range_within(gpa - r->gpa, len, r->size))
+            return r->hva + (gpa - r->gpa);
+    }
+    return NULL;
+}
