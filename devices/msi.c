@@ -39,30 +39,45 @@ static bool is_interrupt(const struct hv_msi *msg)
 
 /* One message each time the guest enables the mechanism: what fails for one vector fails for
  * all of them. */
+static bool may_complain(struct msi *msi)
+{
+    if (msi->complained || !log_limit(&msi->complaints))
+        return false;
+    msi->complained = true;
+    return true;
+}
+
 static void complain(struct msi *msi, const char *what, unsigned vector, int err)
 {
-    struct rlimit nofile = {0};
+    if (may_complain(msi))
+        log_error(msi->name, "cannot %s interrupt vector %u of %u: %s", what, vector, msi->nr,
+                  strerror(-err));
+}
+
+static void complain_no_file(struct msi *msi, unsigned vector)
+{
+    struct rlimit limit = {0};
+
+    getrlimit(RLIMIT_NOFILE, &limit);
+    if (may_complain(msi))
+        log_error(msi->name,
+                  "cannot make an eventfd for interrupt vector %u: the %llu open files that "
+                  "RLIMIT_NOFILE allows are in use; raise it (ulimit -n) by %u",
+                  vector, (unsigned long long)limit.rlim_cur, msi->nr);
+}
+
+static void complain_no_route(struct msi *msi, unsigned vector)
+{
     unsigned routed = 0;
 
-    if (msi->complained || !log_limit(&msi->complaints))
-        return;
-    msi->complained = true;
     for (unsigned i = 0; i < msi->nr; i++)
         routed += msi->vector[i].gsi >= 0;
-    getrlimit(RLIMIT_NOFILE, &nofile);
-    if (err == -EMFILE)
-        log_error(msi->name,
-                  "cannot %s for interrupt vector %u: the limit of %llu open files "
-                  "(RLIMIT_NOFILE) is reached; raise it (ulimit -n) by %u",
-                  what, vector, (unsigned long long)nofile.rlim_cur, msi->nr);
-    else if (err == -ENOSPC)
-        log_error(msi->name,
-                  "cannot %s for interrupt vector %u: the interrupt routing table is full, %u "
-                  "of the device's %u vectors are in it; pass fewer devices",
-                  what, vector, routed, msi->nr);
-    else
-        log_error(msi->name, "cannot %s for interrupt vector %u of %u: %s", what, vector,
-                  msi->nr, strerror(-err));
+    if (may_complain(msi))
+        log_error(
+            msi->name,
+            "cannot route interrupt vector %u: the routing table is full, with %u of this "
+            "device's %u vectors in it; pass fewer devices",
+            vector, routed, msi->nr);
 }
 
 /* ---- one vector ---- */
@@ -99,14 +114,17 @@ static void vector_attach(struct msi *msi, unsigned i)
 
     if (err) {
         vector_detach(msi, v);
-        complain(msi, "add a route", i, err);
+        if (err == -ENOSPC)
+            complain_no_route(msi, i);
+        else
+            complain(msi, "route", i, err);
         return;
     }
     if (v->attached)
         return;
     err = msi->hv->ops->irqfd_add(msi->hv, v->fd, (uint32_t)v->gsi, -1);
     if (err)
-        complain(msi, "add an irqfd", i, err);
+        complain(msi, "connect", i, err);
     else
         v->attached = true;
 }
@@ -114,11 +132,16 @@ static void vector_attach(struct msi *msi, unsigned i)
 static void vector_connect(struct msi *msi, unsigned i)
 {
     struct msi_vector *v = &msi->vector[i];
+    bool unmasked = v->fd >= 0 && !v->masked && !msi->function_mask;
 
-    if (v->fd >= 0 && !v->masked && !msi->function_mask && is_interrupt(&v->msg))
+    if (unmasked && is_interrupt(&v->msg)) {
         vector_attach(msi, i);
-    else
-        vector_detach(msi, v);
+        return;
+    }
+    vector_detach(msi, v);
+    if (unmasked && log_limit(&msi->complaints))
+        log_debug(msi->name, "interrupt vector %u has the address 0x%llx, which is none", i,
+                  (unsigned long long)v->msg.address);
 }
 
 static int vector_open(struct msi *msi, unsigned i)
@@ -127,7 +150,10 @@ static int vector_open(struct msi *msi, unsigned i)
 
     if (fd < 0) {
         int err = -errno;
-        complain(msi, "make an eventfd", i, err);
+        if (err == -EMFILE)
+            complain_no_file(msi, i);
+        else
+            complain(msi, "make an eventfd for", i, err);
         return err;
     }
     msi->vector[i].fd = fd;
@@ -160,7 +186,7 @@ static void bind_run(struct msi *msi, unsigned start, unsigned count, const int 
     int err = msi->ops->bind(msi->opaque, start, count, fds);
 
     if (err) {
-        complain(msi, "set the device's trigger", start, err);
+        complain(msi, "set the trigger of", start, err);
         return;
     }
     for (unsigned i = 0; i < count; i++)
@@ -181,8 +207,6 @@ static void bind_new(struct msi *msi)
         unsigned start = i, end = i;
         for (; i < msi->nr && !msi->vector[i].bound; i++) {
             int fd = msi->vector[i].fd;
-            if (fd >= 0 && start == end)
-                start = i;
             fds[i - start] = fd;
             if (fd >= 0)
                 end = i + 1;
@@ -230,7 +254,6 @@ static void disable(struct msi *msi)
     for (unsigned i = 0; i < msi->nr; i++)
         vector_close(msi, &msi->vector[i]);
     msi->enabled = false;
-    msi->complained = false;
 }
 
 static void set_enabled(struct msi *msi, bool enabled)
@@ -241,11 +264,13 @@ static void set_enabled(struct msi *msi, bool enabled)
         disable(msi);
         return;
     }
+    msi->complained = false;
     int err = msi->ops->enable(msi->opaque);
-    if (err)
-        complain(msi, "enable message-signalled interrupts", 0, err);
-    else
+    if (!err)
         msi->enabled = true;
+    else if (may_complain(msi))
+        log_error(msi->name, "cannot enable %s: %s", msi->table ? "MSI-X" : "MSI",
+                  strerror(-err));
 }
 
 int msi_init(struct msi *msi, struct hv *hv, const char *name, unsigned nr, bool msix,
