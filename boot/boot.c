@@ -1,0 +1,226 @@
+/*
+ * boot.c: finds the kernel's format, and holds what the loaders share: where a kernel may lie,
+ * command line, initial RAM disk, boot parameters, descriptors and page tables.
+ *
+ * Linux, Documentation/arch/x86/zero-page.rst (boot parameters); Intel SDM vol. 3A, 3.4.5
+ * "Segment Descriptors" and 4.5 "4-Level Paging and 5-Level Paging".
+ *
+ * Rule for kernels: a part of a kernel lies in [0, 0x9fc00) or in low RAM from 1 MiB up, and
+ * below 1 MiB not on the areas of boot_overlaps(). RAM above 4 GiB is never used for loading.
+ *
+ * Pure functions; any thread. RAM may hold what an earlier boot left there.
+ */
+#include <errno.h>
+#include <unistd.h>
+
+#include "boot/loader.h"
+#include "vmm/layout.h"
+#include "vmm/log.h"
+#include "vmm/mem.h"
+#include "vmm/util.h"
+
+#define CMDLINE_ROOM  0x10000ULL
+#define PAGE_TABLES   6 /* PML4, PDPT, four page directories */
+#define PAGE_ENTRIES  512
+#define HUGE_PAGE     (2 * MIB)
+#define PTE_TABLE     0x03ULL /* present, writable */
+#define PTE_HUGE_PAGE 0x83ULL /* present, writable, page size */
+
+/* Selectors 0x10 and 0x18 are what Linux asks for (boot.rst, "64-bit Boot Protocol"). */
+static const uint64_t gdt[] = {
+    0, 0x00cf9b000000ffff, /* 0x08: flat 32-bit code, present, accessed, readable */
+    0x00af9b000000ffff,    /* 0x10: 64-bit code */
+    0x00cf93000000ffff,    /* 0x18: flat data, writable */
+};
+#define CODE_32 0x08
+#define CODE_64 0x10
+#define DATA    0x18
+
+static uint64_t low_ram(const struct mem *mem)
+{
+    return mem->region[0].size;
+}
+
+bool boot_overlaps(uint64_t gpa, uint64_t size)
+{
+    static const struct boot_range area[] = {
+        {LAYOUT_BOOT_GDT, LAYOUT_BOOT_PGT + PAGE_TABLES * LAYOUT_PAGE_SIZE - LAYOUT_BOOT_GDT},
+        {LAYOUT_CMDLINE, CMDLINE_ROOM},
+        {LAYOUT_BOOT_STACK & ~(LAYOUT_PAGE_SIZE - 1), LAYOUT_PAGE_SIZE},
+    };
+    for (unsigned i = 0; i < ARRAY_SIZE(area); i++)
+        if (gpa < area[i].base + area[i].size && size > 0 &&
+            (gpa >= area[i].base || size > area[i].base - gpa))
+            return true;
+    return false;
+}
+
+/* In MiB, what -m has to be at least. */
+static unsigned long long mib(uint64_t bytes)
+{
+    return (bytes + MIB - 1) / MIB;
+}
+
+int boot_claim(const struct boot_config *config, const struct mem *mem, uint64_t gpa,
+               uint64_t size, uint8_t **hva)
+{
+    bool high = gpa >= LAYOUT_HIGH_START;
+    if (!range_within(gpa, size, high ? LAYOUT_LOW_RAM_END : LAYOUT_EBDA)) {
+        log_error(config->kernel_name,
+                  "cannot load kernel: its %llu bytes at 0x%llx are not in RAM (0-0x%llx, "
+                  "0x%llx-0x%llx); link it for 0x100000 or above",
+                  (unsigned long long)size, (unsigned long long)gpa, LAYOUT_EBDA - 1,
+                  LAYOUT_HIGH_START, LAYOUT_LOW_RAM_END - 1);
+        return -ENOEXEC;
+    }
+    *hva = mem_at(mem, gpa, size);
+    if (*hva)
+        return 0;
+    log_error(
+        config->kernel_name,
+        "cannot load kernel: it needs RAM up to 0x%llx, there are %llu MiB; give -m %lluM "
+        "or more",
+        (unsigned long long)(gpa + size), mib(low_ram(mem)),
+        mib(gpa + size + (config->initrd_name ? config->initrd_size : 0)));
+    return -ENOMEM;
+}
+
+int boot_put_cmdline(const struct boot_config *config, const struct mem *mem, uint64_t max)
+{
+    size_t len = strlen(config->cmdline);
+    max = MIN(max, CMDLINE_ROOM - 1);
+    if (len > max) {
+        log_error("--cmdline",
+                  "cannot pass command line: it has %zu characters, the kernel takes %llu; "
+                  "shorten it",
+                  len, (unsigned long long)max);
+        return -E2BIG;
+    }
+    memcpy(mem_at(mem, LAYOUT_CMDLINE, CMDLINE_ROOM), config->cmdline, len + 1);
+    return 0;
+}
+
+static int read_initrd(const struct boot_config *config, uint8_t *to)
+{
+    for (uint64_t done = 0; done < config->initrd_size;) {
+        ssize_t n =
+            pread(config->initrd_fd, to + done, config->initrd_size - done, (off_t)done);
+        if (n > 0) {
+            done += (uint64_t)n;
+        } else if (n == 0) {
+            log_error(config->initrd_name,
+                      "cannot read initial RAM disk: it became shorter (%llu of %llu bytes); "
+                      "give a file that stays as it is",
+                      (unsigned long long)done, (unsigned long long)config->initrd_size);
+            return -EIO;
+        } else if (errno != EINTR) {
+            int err = -errno;
+            log_error(config->initrd_name, "cannot read initial RAM disk: %s; check the file",
+                      strerror(-err));
+            return err;
+        }
+    }
+    return 0;
+}
+
+int boot_put_initrd(const struct boot_config *config, const struct mem *mem, uint64_t floor,
+                    uint64_t limit, struct boot_range *initrd)
+{
+    uint64_t size = config->initrd_size;
+    uint64_t most = MIN(limit, LAYOUT_LOW_RAM_END), top = MIN(most, low_ram(mem));
+    *initrd = (struct boot_range){0};
+    if (!config->initrd_name)
+        return 0;
+    if (!size) {
+        log_error(config->initrd_name,
+                  "cannot load initial RAM disk: the file is empty; leave --initrd out");
+        return -EINVAL;
+    }
+    if (size <= top && align_down(top - size, LAYOUT_PAGE_SIZE) >= floor) {
+        *initrd = (struct boot_range){align_down(top - size, LAYOUT_PAGE_SIZE), size};
+        return read_initrd(config, mem_at(mem, initrd->base, size));
+    }
+    floor = align_up(floor, LAYOUT_PAGE_SIZE);
+    if (floor <= most && size <= most - floor)
+        log_error(
+            config->initrd_name,
+            "cannot load initial RAM disk: its %llu bytes do not fit above the kernel's end "
+            "at 0x%llx; give -m %lluM or more",
+            (unsigned long long)size, (unsigned long long)floor, mib(floor + size));
+    else
+        log_error(
+            config->initrd_name,
+            "cannot load initial RAM disk: its %llu bytes do not fit between the kernel's "
+            "end at 0x%llx and the highest address it may have, 0x%llx; give a smaller one",
+            (unsigned long long)size, (unsigned long long)floor, (unsigned long long)most);
+    return -ENOMEM;
+}
+
+void boot_put_params(const struct boot_config *config, const struct mem *mem,
+                     struct boot_params *params, const struct boot_range *initrd)
+{
+    struct e820_entry map[E820_MAX];
+    params->hdr.boot_flag = 0xaa55;
+    params->hdr.header = 0x53726448; /* "HdrS" */
+    params->hdr.vid_mode = 0xffff;   /* normal */
+    params->hdr.type_of_loader = 0xff;
+    params->hdr.cmd_line_ptr = (uint32_t)LAYOUT_CMDLINE;
+    params->hdr.ramdisk_image = (uint32_t)initrd->base;
+    params->hdr.ramdisk_size = (uint32_t)initrd->size;
+    params->acpi_rsdp_addr = config->rsdp;
+    params->e820_entries = (uint8_t)boot_e820(mem, map);
+    for (unsigned i = 0; i < params->e820_entries; i++)
+        params->e820_table[i] = (struct boot_e820_entry){map[i].base, map[i].size, map[i].type};
+    memcpy(mem_at(mem, LAYOUT_BOOT_INFO, sizeof(*params)), params, sizeof(*params));
+}
+
+void boot_put_protected(const struct mem *mem, struct boot_entry *entry)
+{
+    memcpy(mem_at(mem, LAYOUT_BOOT_GDT, sizeof(gdt)), gdt, sizeof(gdt));
+    entry->mode = ENTRY_PROTECTED;
+    entry->rsp = LAYOUT_BOOT_STACK;
+    entry->gdt = LAYOUT_BOOT_GDT;
+    entry->gdt_limit = sizeof(gdt) - 1;
+    entry->code_selector = CODE_32;
+    entry->data_selector = DATA;
+}
+
+/* Pages: PML4, PDPT, then four page directories that map 4 GiB by 2 MiB pages. */
+void boot_put_long(const struct mem *mem, struct boot_entry *entry)
+{
+    uint64_t size = PAGE_TABLES * LAYOUT_PAGE_SIZE;
+    uint64_t *pml4 = mem_at(mem, LAYOUT_BOOT_PGT, size);
+    uint64_t *pdpt = pml4 + PAGE_ENTRIES, *pd = pdpt + PAGE_ENTRIES;
+    memset(pml4, 0, size);
+    pml4[0] = (LAYOUT_BOOT_PGT + LAYOUT_PAGE_SIZE) | PTE_TABLE;
+    for (unsigned i = 0; i < PAGE_TABLES - 2; i++)
+        pdpt[i] = (LAYOUT_BOOT_PGT + (2 + i) * LAYOUT_PAGE_SIZE) | PTE_TABLE;
+    for (unsigned i = 0; i < (PAGE_TABLES - 2) * PAGE_ENTRIES; i++)
+        pd[i] = i * HUGE_PAGE | PTE_HUGE_PAGE;
+
+    boot_put_protected(mem, entry);
+    entry->mode = ENTRY_LONG;
+    entry->cr3 = LAYOUT_BOOT_PGT;
+    entry->code_selector = CODE_64;
+}
+
+int boot_load(const struct boot_config *config, struct mem *mem, struct boot_entry *entry)
+{
+    if (!config->kernel_size) {
+        log_error(config->kernel_name, "cannot load kernel: the file is empty; give a bzImage, "
+                                       "an ELF file or a flat binary");
+        return -ENOEXEC;
+    }
+    if (low_ram(mem) < LAYOUT_HIGH_START) {
+        log_error("--memory", "cannot boot: a guest needs 1 MiB of RAM; give -m 1M or more");
+        return -ENOMEM;
+    }
+    if (config->force != BOOT_AUTO)
+        return flat_load(config, mem, entry);
+    if (bzimage_probe(config))
+        return bzimage_load(config, mem, entry);
+    if (elf_probe(config))
+        return elf_load(config, mem, entry);
+    int err = foreign_refuse(config);
+    return err ? err : flat_load(config, mem, entry);
+}
