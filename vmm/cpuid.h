@@ -4,6 +4,7 @@
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stdint.h>
 
 struct kvm_cpuid2;
@@ -19,6 +20,8 @@ struct cpuid_policy {
     char vendor[12];  /* CPUID_VENDOR: padded with NULs */
     unsigned cpus;    /* one socket, one thread a core; APIC id = index */
     uint32_t tsc_khz; /* 0: unknown, leaves 0x15 and 0x16 stay as they are */
+    /* The TSC-deadline timer works: KVM of before 6.15 has it without listing it. */
+    bool tsc_deadline;
 };
 
 #define CPUID_ENTRIES_MAX 256
