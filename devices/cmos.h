@@ -16,6 +16,9 @@ struct cmos;
 /* LOW_RAM and HIGH_RAM: bytes below and above 4 GiB. LOOP runs the alarm timer. */
 int cmos_create(struct cmos **out, struct bus *pio, struct loop *loop, struct irq_line irq,
                 uint64_t low_ram, uint64_t high_ram);
-void cmos_destroy(struct cmos *cmos);
+void cmos_destroy(struct cmos *cmos); /* NULL is fine */
 /* A reset clears interrupt enables (data sheet, RESET pin); time and RAM stay. */
 void cmos_reset(struct cmos *cmos);
+/* For tests: nanoseconds since 1970, not negative, in place of CLOCK_REALTIME. The alarm timer
+ * stays on that clock: one that is due in the past fires at once. */
+void cmos_set_clock(struct cmos *cmos, int64_t (*now_ns)(void *opaque), void *opaque);

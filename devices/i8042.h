@@ -4,10 +4,17 @@
  */
 #pragma once
 
+#include <stdint.h>
+
 #include "devices/platform.h"
 
 struct bus;
 struct i8042;
 
 int i8042_create(struct i8042 **out, struct bus *pio, struct power power);
-void i8042_destroy(struct i8042 *dev);
+void i8042_destroy(struct i8042 *dev); /* NULL is fine */
+
+/* Port 0xCF9 lies among the PCI host bridge's ports, which hands it on here: DEV is the struct
+ * i8042 (see pci_bus_set_reset_hook()). */
+uint8_t i8042_reset_control_read(void *dev);
+void i8042_reset_control_write(void *dev, uint8_t value);
