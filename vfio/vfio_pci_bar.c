@@ -266,7 +266,7 @@ static const struct vfio_pci_trap *find_trap(const struct vfio_pci_bar *bar, uin
 
 static void complain(const struct vfio_pci_bar *bar, const char *verb, uint64_t offset, int err)
 {
-    if (log_limit(&bar->pci->complaints))
+    if (log_limit(&bar->pci->accesses))
         log_debug(bar->pci->dev.name, "cannot %s BAR%u at 0x%" PRIx64 ": %s", verb,
                   bar->region.index, offset, strerror(-err));
 }

@@ -102,7 +102,7 @@ static void hw_write(struct vfio_pci *pci, unsigned offset, unsigned size, uint3
     put_le(bytes, size, value);
     if (range_within(offset, size, pci->config.size))
         err = pci->vdev->ops->region_write(pci->vdev, &pci->config, offset, bytes, size);
-    if (err && err != -ERANGE && log_limit(&pci->complaints))
+    if (err && err != -ERANGE && log_limit(&pci->accesses))
         log_debug(pci->dev.name, "cannot write configuration register 0x%x: %s", offset,
                   strerror(-err));
 }

@@ -66,11 +66,9 @@ static uint32_t intx_gsi(const struct vfio_pci *pci)
 static void intx_off(struct vfio_pci *pci)
 {
     struct hv *hv = pci->wiring.hv;
-    eventfd_t stale;
 
     set_irqs(pci, VFIO_PCI_INTX_IRQ_INDEX, TRIGGER_NONE, 0, 0, NULL);
     hv->ops->irqfd_remove(hv, pci->intx_fd, intx_gsi(pci));
-    eventfd_read(pci->intx_fd, &stale);
     pci->active = VFIO_PCI_IRQ_NONE;
 }
 
@@ -221,10 +219,12 @@ static int vectors_bind(void *opaque, unsigned start, unsigned count, const int 
         return -EBUSY;
     if (!range_within(start, count, v->msi.nr))
         return -EINVAL;
-    memcpy(v->fd + start, fds, count * sizeof(*fds));
+    for (unsigned i = 0; i < count; i++)
+        if (fds[i] >= 0) /* a trigger in place stays until all are gone */
+            v->fd[start + i] = fds[i];
     if (!v->armed || (end > v->armed && !v->dynamic))
         return vectors_rearm(v, end);
-    int n = set_irqs(v->pci, v->index, TRIGGER_FD, start, count, fds);
+    int n = set_irqs(v->pci, v->index, TRIGGER_FD, start, count, v->fd + start);
     if (n)
         return n < 0 ? n : -ENOSPC;
     v->armed = MAX(v->armed, end);
@@ -303,8 +303,7 @@ static bool vectors_init(struct vfio_pci *pci, struct vfio_pci_vectors *v, uint3
 
 static void vectors_fini(struct vfio_pci_vectors *v)
 {
-    if (v->pos)
-        msi_fini(&v->msi);
+    msi_fini(&v->msi);
     free(v->fd);
 }
 

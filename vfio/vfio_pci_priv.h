@@ -86,7 +86,8 @@ struct vfio_pci {
     struct vfio_pci_bar bar[PCI_BARS];
     struct vfio_pci_trap trap[VFIO_PCI_TRAPS_MAX];
     unsigned traps;
-    struct log_limit complaints; /* about failed accesses */
+    struct log_limit complaints; /* about what was lost: interrupts, speed */
+    struct log_limit accesses;   /* about failed accesses: the guest can cause any number */
 
     uint32_t active;        /* the index in use: of INTx, MSI and MSI-X at most one can be */
     bool quiet;             /* INTx stays off: during reset and at the end */
