@@ -294,6 +294,10 @@ Test(msi, msix_whole_enable_is_one_bind)
     raise_vector(r, 99);
     cr_expect(fake_hv_deliver_data(&r->fake, 99));
     cr_expect_eq(r->device.binds, 1);
+    entry_set(r, 4, 4);
+    cr_expect_eq(r->device.binds, 2, "what was bridged is not bound");
+    raise_vector(r, 4);
+    cr_expect(fake_hv_deliver_data(&r->fake, 4));
     rig_free(r);
 }
 
@@ -375,7 +379,9 @@ Test(msi, msix_reset_is_power_on)
     msix_control_write(&r->msi, ENABLE | MASKALL);
     msix_control_write(&r->msi, ENABLE);
     entry_set(r, 1, 0x30);
+    msix_control_write(&r->msi, ENABLE | MASKALL);
     msi_reset(&r->msi);
+    cr_expect_not(r->msi.function_mask);
     cr_expect_eq(r->device.disables, 1);
     cr_expect_eq(fake_hv_live(&r->fake), 0);
     cr_expect_eq(msix_table_read(&r->msi, 16, 8), 0);
