@@ -63,7 +63,7 @@ static int iommu_info(struct vfio_iommu *iommu, struct vfio_iova_range *range, u
 
     int err = vfio_kernel_get_info(kernel->container, VFIO_IOMMU_GET_INFO, &head, sizeof(head),
                                    &answer);
-    if (err)
+    if (!answer)
         return err;
     info = answer;
     *pgsizes = info->flags & VFIO_IOMMU_INFO_PGSIZES ? info->iova_pgsizes : 0;

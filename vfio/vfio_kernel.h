@@ -25,7 +25,8 @@ const struct vfio_kernel_group *vfio_kernel_find_group(const struct vfio_kernel 
 /*
  * The VFIO calls that answer with a fixed structure and a chain of capabilities: asks again
  * with more room as long as the kernel wants it. HEAD is the question (its argsz is filled in);
- * *OUT, which the caller frees, the answer. Its length is at its start (argsz).
+ * *OUT, which the caller frees, the answer (NULL when there is none). Its length is at its
+ * start (argsz).
  */
 int vfio_kernel_get_info(int fd, unsigned long request, const void *head, uint32_t size,
                          void **out);

@@ -44,6 +44,7 @@ int vfio_kernel_get_info(int fd, unsigned long request, const void *head, uint32
                          void **out)
 {
     uint32_t argsz = size;
+    *out = NULL;
     /* Three times: a driver may want more for its capabilities once it sees some room. */
     for (int i = 0; i < 3 && argsz <= INFO_MAX; i++) {
         uint32_t *info = calloc(1, argsz);
@@ -141,7 +142,7 @@ static int region_info(struct vfio_device *dev, uint32_t index, struct vfio_regi
     void *answer;
     int err = vfio_kernel_get_info(fd_of(dev), VFIO_DEVICE_GET_REGION_INFO, &head, sizeof(head),
                                    &answer);
-    if (err)
+    if (!answer)
         return err;
     info = answer;
     *region = (struct vfio_region){

@@ -1,0 +1,89 @@
+/*
+ * fake_vfio_kernel.h: the kernel's VFIO for unit tests, put in place of the system calls.
+ *
+ * The test binary is linked with -Wl,--wrap for open, close, ioctl, access, readlink, realpath
+ * and scandir. Without fake_vfio_kernel_init() they are the real ones. With it, /dev/vfio is
+ * played by the state below with the kernel's own rules of order (linux/vfio.h), and /sys and
+ * /proc are read from a temporary directory; what a test writes to standard error is caught. A
+ * device's descriptor is a memfd, so reading, writing and mapping it are real.
+ *
+ * One at a time, one thread: a wrapped call has no handle to pass. Criterion runs each test in
+ * its own process.
+ */
+#pragma once
+
+#include <linux/vfio.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct fake_hv;
+
+#define FAKE_FDS     1024
+#define FAKE_REGIONS 9
+#define FAKE_GROUP   15
+#define FAKE_DEVICE  "0000:42:00.0"
+#define FAKE_SYSFS   "/sys/bus/pci/devices/" FAKE_DEVICE
+
+enum fake_kind { FAKE_NONE, FAKE_CONTAINER, FAKE_GROUP_FD, FAKE_DEVICE_FD };
+
+struct fake_answer {
+    void *bytes; /* of a GET_INFO call, argsz at the start; NULL: EINVAL */
+    uint32_t len;
+    uint32_t grows; /* asks for so much more each time */
+};
+
+struct fake_vfio_kernel {
+    /* What it answers; set up for one viable group with one device, everything succeeding. */
+    int api_version;
+    bool type1v2;
+    int open_errno[2]; /* 0: container, 1: group */
+    uint32_t group_flags;
+    int set_iommu_errno, set_container_errno, device_fd_errno, map_errno;
+    uint32_t device_flags;
+    struct fake_answer iommu;
+    struct fake_answer region[FAKE_REGIONS];
+    struct vfio_irq_info irq;
+    int irq_ret;
+    struct vfio_pci_dependent_device affected[8];
+    uint32_t affected_nr;
+    int hot_reset_errno;
+
+    /* The Nth wrapped call (from 1) but close fails with fail_errno. */
+    unsigned fail_at;
+    int fail_errno;
+
+    /* What happened. */
+    char trace[4096]; /* one line for each VFIO call, in order */
+    unsigned calls;
+    enum fake_kind kind[FAKE_FDS];
+    int number[FAKE_FDS]; /* of a group; of a device's group */
+    bool joined[FAKE_FDS];
+    unsigned live; /* descriptors open */
+    bool iommu_set;
+    bool cloexec_missing;
+    const struct fake_hv *hv; /* a device opened before this knows its group is an error */
+    bool hv_missed;
+    unsigned maps, resets, hot_resets;
+    struct vfio_iommu_type1_dma_map map[8];
+    uint32_t irq_argsz;
+    struct vfio_irq_set irq_set;
+    int irq_fd[4];
+    uint32_t hot_reset_count;
+    int hot_reset_fd[8];
+};
+
+struct fake_vfio_kernel *fake_vfio_kernel_init(void);
+void fake_vfio_kernel_fini(void);
+
+/* A PCI device in sysfs; GROUP -1: none, DRIVER NULL: none. */
+void fake_sysfs_device(const char *name, int group, const char *driver);
+void fake_sysfs_driver(const char *name, const char *driver);
+/* A file, a directory (TEXT NULL) or a symbolic link, at PATH of the machine played. */
+void fake_file(const char *path, const char *text);
+void fake_link(const char *path, const char *target);
+
+/* What was written to standard error since the last call. */
+const char *fake_log(void);
+/* The number of lines in LOG that have WORD. */
+unsigned fake_log_lines(const char *log, const char *word);

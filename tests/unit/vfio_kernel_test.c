@@ -1,0 +1,465 @@
+/*
+ * vfio_kernel_test.c: container, groups and mappings against a played kernel: the order of the
+ * calls, every way the host can refuse, and every call failing once.
+ */
+#include <criterion/criterion.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "tests/unit/fake_hv.h"
+#include "tests/unit/fake_vfio_kernel.h"
+#include "vfio/vfio.h"
+#include "vfio/vfio_kernel.h"
+#include "vmm/mem.h"
+#include "vmm/util.h"
+
+static struct fake_vfio_kernel *k;
+static struct fake_hv hv;
+static struct vfio_kernel *kernel;
+
+static void set_up(void)
+{
+    k = fake_vfio_kernel_init();
+    fake_hv_init(&hv);
+    k->hv = &hv;
+    cr_assert_eq(vfio_kernel_create(&kernel, &hv.hv), 0);
+}
+
+TestSuite(vfio_kernel, .init = set_up, .fini = fake_vfio_kernel_fini);
+
+/* Nothing of ours is left, neither here nor in the hypervisor. */
+static void expect_clean(void)
+{
+    vfio_kernel_destroy(kernel);
+    cr_expect_eq(k->live, 0, "%u descriptors left\n%s", k->live, k->trace);
+    cr_expect_eq(fake_hv_live(&hv), 0);
+    cr_expect_eq(hv.misuse, 0);
+    cr_expect_not(k->cloexec_missing);
+}
+
+static void refused(int err, const char *word)
+{
+    cr_expect_eq(vfio_kernel_open_group(kernel, FAKE_SYSFS), err);
+    const char *log = fake_log();
+    cr_expect_eq(fake_log_lines(log, ""), 1, "%s", log);
+    cr_expect_eq(fake_log_lines(log, "minivmm: 0000:42:00.0: cannot "), 1, "%s", log);
+    cr_expect_eq(fake_log_lines(log, word), 1, "%s", log);
+    expect_clean();
+}
+
+/* ---- order ---- */
+
+Test(vfio_kernel, calls_come_in_the_kernels_order)
+{
+    static const struct mem mem = {
+        .fd = -1, .nr = 1, .size = MIB, .region = {{0, MIB, (uint8_t *)0x7f0000000000, 0}}};
+    struct vfio_device *dev;
+    struct vfio_iommu *iommu = vfio_kernel_iommu(kernel);
+    cr_assert_eq(vfio_kernel_open_group(kernel, FAKE_SYSFS), 0);
+    cr_assert_eq(vfio_dma_map_ram(iommu, &mem), 0);
+    cr_assert_eq(vfio_kernel_open_device(kernel, FAKE_SYSFS, &dev), 0);
+    cr_expect_str_eq(dev->name, FAKE_DEVICE);
+    cr_expect_eq(dev->iommu, iommu);
+    cr_expect_eq(dev->flags, k->device_flags);
+    cr_expect_eq(dev->regions, FAKE_REGIONS);
+    cr_expect_eq(dev->irqs, VFIO_PCI_NUM_IRQS);
+    cr_expect_not(k->hv_missed, "KVM was told too late");
+    dev->ops->close(dev);
+    vfio_dma_unmap_ram(iommu, &mem);
+    expect_clean();
+    cr_expect_str_eq(k->trace, "open vfio\n"
+                               "GET_API_VERSION\n"
+                               "CHECK_EXTENSION 3\n"
+                               "open 15\n"
+                               "GET_STATUS\n"
+                               "SET_CONTAINER\n"
+                               "SET_IOMMU 3\n"
+                               "GET_INFO\n"
+                               "MAP_DMA\n"
+                               "GET_DEVICE_FD 0000:42:00.0\n"
+                               "DEVICE_GET_INFO\n"
+                               "close device\n"
+                               "UNMAP_DMA\n"
+                               "UNSET_CONTAINER\n"
+                               "close group\n"
+                               "close container\n");
+    cr_expect_str_eq(fake_log(), "minivmm: /dev/vfio/vfio: DMA 0x0-0xfffff 1M\n");
+}
+
+Test(vfio_kernel, one_container_and_each_group_once)
+{
+    fake_sysfs_device("0000:42:00.1", FAKE_GROUP, "vfio-pci");
+    fake_sysfs_device("0000:43:00.0", 16, "vfio-pci");
+    cr_expect_eq(vfio_kernel_open_group(kernel, FAKE_SYSFS), 0);
+    cr_expect_eq(vfio_kernel_open_group(kernel, "/sys/bus/pci/devices/0000:42:00.1"), 0);
+    cr_expect_eq(vfio_kernel_open_group(kernel, "/sys/bus/pci/devices/0000:43:00.0"), 0);
+    cr_expect_eq(fake_log_lines(k->trace, "open vfio"), 1);
+    cr_expect_eq(fake_log_lines(k->trace, "open 1"), 2);
+    cr_expect_eq(fake_log_lines(k->trace, "SET_IOMMU"), 1);
+    cr_expect_eq(hv.calls[FAKE_VFIO_FILE_ADD], 2);
+    struct vfio_device *dev[2];
+    cr_expect_eq(vfio_kernel_open_device(kernel, "/sys/bus/pci/devices/0000:43:00.0", &dev[0]),
+                 0);
+    cr_expect_eq(vfio_kernel_open_device(kernel, "/sys/bus/pci/devices/0000:42:00.1", &dev[1]),
+                 0);
+    dev[0]->ops->close(dev[0]);
+    dev[1]->ops->close(dev[1]);
+    cr_expect_str_eq(fake_log(), "");
+    expect_clean();
+}
+
+Test(vfio_kernel, second_instance)
+{
+    struct vfio_kernel *other;
+    cr_assert_eq(vfio_kernel_create(&other, &hv.hv), 0);
+    fake_sysfs_device("0000:43:00.0", 16, "vfio-pci");
+    cr_expect_eq(vfio_kernel_open_group(kernel, FAKE_SYSFS), 0);
+    cr_expect_eq(vfio_kernel_open_group(other, "/sys/bus/pci/devices/0000:43:00.0"), -EINVAL);
+    /* The fake has one IOMMU; what counts is that the two do not share a container. */
+    cr_expect_eq(fake_log_lines(k->trace, "open vfio"), 2);
+    vfio_kernel_destroy(other);
+    expect_clean();
+}
+
+Test(vfio_kernel, nothing_opened)
+{
+    vfio_kernel_destroy(NULL);
+    expect_clean();
+    cr_expect_str_eq(k->trace, "");
+}
+
+/* ---- refusals ---- */
+
+Test(vfio_kernel, no_iommu_group)
+{
+    fake_sysfs_device("0000:43:00.0", -1, "nvme");
+    cr_expect_eq(vfio_kernel_open_group(kernel, "/sys/bus/pci/devices/0000:43:00.0"), -ENOENT);
+    cr_expect_eq(fake_log_lines(fake_log(), "0000:43:00.0: cannot isolate device"), 1);
+    expect_clean();
+}
+
+Test(vfio_kernel, noiommu_mode)
+{
+    fake_file("/dev/vfio/noiommu-15", "");
+    refused(-ENOTSUP, "no-IOMMU mode");
+}
+
+Test(vfio_kernel, module_not_loaded)
+{
+    static const int err[] = {ENOENT, ENODEV, ENXIO};
+    fake_sysfs_driver(FAKE_DEVICE, "nvme");
+    for (size_t i = 0; i < ARRAY_SIZE(err); i++) {
+        k->open_errno[0] = err[i];
+        refused(-err[i], "the vfio module is not loaded; run as root: modprobe vfio-pci");
+        cr_assert_eq(vfio_kernel_create(&kernel, &hv.hv), 0);
+    }
+}
+
+Test(vfio_kernel, no_permission)
+{
+    k->open_errno[1] = EACCES;
+    refused(-EACCES, "/dev/vfio/15: no permission; run as root: chown ");
+}
+
+Test(vfio_kernel, other_version)
+{
+    k->api_version = 1;
+    refused(-ENOTSUP, "version 1 of the VFIO API, not 0");
+}
+
+Test(vfio_kernel, no_type1v2)
+{
+    k->type1v2 = false;
+    refused(-ENOTSUP, "modprobe vfio_iommu_type1");
+}
+
+Test(vfio_kernel, bound_to_a_host_driver)
+{
+    fake_sysfs_driver(FAKE_DEVICE, "nvme");
+    refused(-EBUSY, "bound to the host's driver nvme, not to vfio-pci; run as root: modprobe "
+                    "vfio-pci; for d in 0000:42:00.0; do cd /sys/bus/pci/devices/$d; echo "
+                    "vfio-pci > driver_override; echo $d > driver/unbind; echo $d > "
+                    "/sys/bus/pci/drivers_probe; done");
+}
+
+Test(vfio_kernel, bound_to_nothing)
+{
+    fake_sysfs_device("0000:43:00.0", 16, NULL);
+    cr_expect_eq(vfio_kernel_open_group(kernel, "/sys/bus/pci/devices/0000:43:00.0"), -ENODEV);
+    cr_expect_eq(fake_log_lines(fake_log(), "bound to no driver"), 1);
+    expect_clean();
+}
+
+/* Also a second device of a group that is already open. */
+Test(vfio_kernel, every_device_is_checked)
+{
+    fake_sysfs_device("0000:42:00.1", FAKE_GROUP, "snd_hda_intel");
+    cr_expect_eq(vfio_kernel_open_group(kernel, FAKE_SYSFS), 0);
+    cr_expect_eq(vfio_kernel_open_group(kernel, "/sys/bus/pci/devices/0000:42:00.1"), -EBUSY);
+    cr_expect_eq(fake_log_lines(fake_log(), "driver snd_hda_intel"), 1);
+    expect_clean();
+}
+
+Test(vfio_kernel, a_vendors_vfio_driver)
+{
+    fake_sysfs_driver(FAKE_DEVICE, "nvidia");
+    fake_file(FAKE_SYSFS "/vfio-dev", NULL);
+    cr_expect_eq(vfio_kernel_open_group(kernel, FAKE_SYSFS), 0);
+    expect_clean();
+}
+
+Test(vfio_kernel, group_node_missing)
+{
+    k->open_errno[1] = ENOENT;
+    refused(-ENOENT, "open /dev/vfio/15: there is no such node; ");
+}
+
+Test(vfio_kernel, group_in_use)
+{
+    k->open_errno[1] = EBUSY;
+    fake_file("/proc/4711/comm", "qemu-system-x86\n");
+    fake_link("/proc/4711/fd/9", "/dev/vfio/15");
+    refused(-EBUSY, "/dev/vfio/15: in use by process 4711 (qemu-system-x86); stop that first");
+}
+
+Test(vfio_kernel, not_viable)
+{
+    fake_sysfs_device("0000:42:00.1", FAKE_GROUP, "snd_hda_intel");
+    k->group_flags = 0;
+    refused(-EPERM, "group 15 (0000:42:00.0 vfio-pci, 0000:42:00.1 snd_hda_intel): drivers of "
+                    "the host use it too; run as root: modprobe vfio-pci; for d in "
+                    "0000:42:00.1; do");
+    cr_expect_eq(fake_log_lines(k->trace, "SET_CONTAINER"), 0);
+}
+
+/* The line has to hold the command even when the group is full of devices. */
+Test(vfio_kernel, not_viable_big_group)
+{
+    char name[16];
+    for (int i = 0; i < 64; i++) {
+        snprintf(name, sizeof(name), "0000:50:%02x.%d", i / 8, i % 8);
+        fake_sysfs_device(name, FAKE_GROUP, "some_long_driver_name");
+    }
+    k->group_flags = 0;
+    refused(-EPERM, "...; do cd /sys/bus/pci/devices/$d; echo vfio-pci > driver_override; echo "
+                    "$d > driver/unbind; echo $d > /sys/bus/pci/drivers_probe; done");
+}
+
+Test(vfio_kernel, interrupts_not_remapped)
+{
+    k->set_iommu_errno = EPERM;
+    refused(-EPERM, "allow_unsafe_interrupts");
+}
+
+Test(vfio_kernel, interrupts_not_remapped_for_a_second_group)
+{
+    fake_sysfs_device("0000:43:00.0", 16, "vfio-pci");
+    cr_expect_eq(vfio_kernel_open_group(kernel, FAKE_SYSFS), 0);
+    k->set_container_errno = EPERM;
+    cr_expect_eq(vfio_kernel_open_group(kernel, "/sys/bus/pci/devices/0000:43:00.0"), -EPERM);
+    cr_expect_eq(fake_log_lines(fake_log(), "allow_unsafe_interrupts"), 1);
+    expect_clean();
+}
+
+Test(vfio_kernel, attach_refused_otherwise)
+{
+    k->set_container_errno = EINVAL;
+    refused(-EINVAL, "attach IOMMU group 15: Invalid argument; dmesg");
+}
+
+Test(vfio_kernel, kvm_refuses_the_group)
+{
+    fake_hv_fail(&hv, FAKE_VFIO_FILE_ADD, 1, ENODEV);
+    refused(-ENODEV, "tell KVM of IOMMU group 15: No such device");
+}
+
+static void device_refused(const char *word)
+{
+    struct vfio_device *dev;
+    cr_expect_lt(vfio_kernel_open_device(kernel, FAKE_SYSFS, &dev), 0);
+    const char *log = fake_log();
+    cr_expect_eq(fake_log_lines(log, ""), 1, "%s", log);
+    cr_expect_eq(fake_log_lines(log, word), 1, "%s", log);
+}
+
+Test(vfio_kernel, device_refused)
+{
+    device_refused("0000:42:00.0: cannot open device: No such device; "); /* no group yet */
+    cr_assert_eq(vfio_kernel_open_group(kernel, FAKE_SYSFS), 0);
+    k->device_fd_errno = EACCES;
+    device_refused("VF token");
+    k->device_fd_errno = ENODEV;
+    device_refused("bind it to vfio-pci again");
+    k->device_fd_errno = EBUSY;
+    device_refused("somebody else");
+    k->device_fd_errno = EIO;
+    device_refused("Input/output error; dmesg");
+    expect_clean();
+}
+
+/* ---- the IOMMU's limits ---- */
+
+struct iommu_blob {
+    struct vfio_iommu_type1_info info;
+    struct vfio_iommu_type1_info_dma_avail avail; /* 12 bytes: what follows is unaligned */
+    struct vfio_iommu_type1_info_cap_iova_range cap;
+    uint32_t range[8];
+} __attribute__((packed));
+
+static struct iommu_blob *iommu_answer(void)
+{
+    static struct iommu_blob blob;
+    static const struct vfio_iova_range range[] = {{0, 0xfedfffff}, {0xfef00000, UINT64_MAX}};
+    blob = (struct iommu_blob){
+        .info = {.flags = VFIO_IOMMU_INFO_PGSIZES | VFIO_IOMMU_INFO_CAPS,
+                 .iova_pgsizes = 0x1000,
+                 .cap_offset = offsetof(struct iommu_blob, avail)},
+        .avail = {{VFIO_IOMMU_TYPE1_INFO_DMA_AVAIL, 1, offsetof(struct iommu_blob, cap)},
+                  65535},
+        .cap = {{VFIO_IOMMU_TYPE1_INFO_CAP_IOVA_RANGE, 1, 0}, 2, 0},
+    };
+    memcpy(blob.range, range, sizeof(range));
+    k->iommu = (struct fake_answer){&blob, sizeof(blob), 0};
+    cr_assert_eq(vfio_kernel_open_group(kernel, FAKE_SYSFS), 0);
+    return &blob;
+}
+
+static int ask(struct vfio_iova_range *range, unsigned nr, uint32_t *avail)
+{
+    uint64_t pgsizes;
+    struct vfio_iommu *iommu = vfio_kernel_iommu(kernel);
+    int n = iommu->ops->info(iommu, range, nr, &pgsizes, avail);
+    if (n >= 0)
+        cr_expect_eq(pgsizes, 0x1000);
+    return n;
+}
+
+Test(vfio_kernel, iommu_limits)
+{
+    struct vfio_iova_range range[2];
+    uint32_t avail;
+    iommu_answer();
+    cr_expect_eq(ask(range, 2, &avail), 2);
+    cr_expect_eq(avail, 65535);
+    cr_expect_eq(range[0].end, 0xfedfffff);
+    cr_expect_eq(range[1].start, 0xfef00000);
+    cr_expect_eq(range[1].end, UINT64_MAX);
+    range[1].start = 1;
+    cr_expect_eq(ask(range, 1, &avail), 2, "tells how many there are");
+    cr_expect_eq(range[1].start, 1, "writes no more than there is room for");
+    expect_clean();
+}
+
+Test(vfio_kernel, iommu_without_capabilities)
+{
+    struct vfio_iova_range range[2];
+    uint32_t avail;
+    iommu_answer()->info.flags = VFIO_IOMMU_INFO_PGSIZES;
+    cr_expect_eq(ask(range, 2, &avail), 0);
+    cr_expect_eq(avail, UINT32_MAX);
+    expect_clean();
+}
+
+Test(vfio_kernel, iommu_capabilities_that_lie)
+{
+    struct vfio_iova_range range[4];
+    uint32_t avail;
+    struct iommu_blob *blob = iommu_answer();
+    blob->cap.nr_iovas = UINT32_MAX;
+    cr_expect_eq(ask(range, 4, &avail), 2, "no more than there are bytes for");
+    blob->cap.header.id = 2;
+    blob->cap.header.next = blob->info.cap_offset; /* a circle */
+    cr_expect_eq(ask(range, 4, &avail), 0);
+    blob->avail.header.next = UINT32_MAX;
+    cr_expect_eq(ask(range, 4, &avail), 0);
+    cr_expect_eq(avail, 65535);
+    blob->avail.header.next = sizeof(*blob) - 4; /* cut in its header */
+    cr_expect_eq(ask(range, 4, &avail), 0);
+    blob->info.cap_offset = sizeof(*blob) - 8; /* cut behind its header */
+    ((struct vfio_info_cap_header *)(void *)((char *)blob + sizeof(*blob) - 8))->id =
+        VFIO_IOMMU_TYPE1_INFO_DMA_AVAIL;
+    cr_expect_eq(ask(range, 4, &avail), 0);
+    cr_expect_eq(avail, UINT32_MAX);
+    expect_clean();
+}
+
+Test(vfio_kernel, iommu_answer_that_keeps_growing)
+{
+    struct vfio_iova_range range[1];
+    uint32_t avail;
+    iommu_answer();
+    k->iommu.grows = 8;
+    cr_expect_eq(ask(range, 1, &avail), -EMSGSIZE);
+    cr_expect_leq(fake_log_lines(k->trace, "GET_INFO"), 4);
+    k->iommu.grows = 0x80000000;
+    cr_expect_eq(ask(range, 1, &avail), -EMSGSIZE);
+    k->iommu.bytes = NULL;
+    cr_expect_eq(ask(range, 1, &avail), -EINVAL);
+    expect_clean();
+}
+
+Test(vfio_kernel, map_and_unmap)
+{
+    struct vfio_iommu *iommu = vfio_kernel_iommu(kernel);
+    cr_expect_eq(iommu->ops->map(iommu, 0, 0x1000, NULL, -1, 0), -EBADF); /* no container yet */
+    cr_expect_eq(iommu->ops->unmap(iommu, 0, 0x1000), -EBADF);
+    cr_assert_eq(vfio_kernel_open_group(kernel, FAKE_SYSFS), 0);
+    cr_expect_eq(iommu->ops->map(iommu, 0x100000000, 0x2000, &hv, 7, 0x5000), 0);
+    cr_expect_eq(k->map[0].flags, VFIO_DMA_MAP_FLAG_READ | VFIO_DMA_MAP_FLAG_WRITE);
+    cr_expect_eq(k->map[0].vaddr, (uintptr_t)&hv);
+    cr_expect_eq(k->map[0].iova, 0x100000000);
+    cr_expect_eq(k->map[0].size, 0x2000);
+    cr_expect_eq(iommu->ops->unmap(iommu, 0x100000000, 0x1000), -ENOENT);
+    cr_expect_eq(iommu->ops->unmap(iommu, 0x100000000, 0x2000), 0);
+    cr_expect_eq(k->maps, 0);
+    k->map_errno = ENOMEM;
+    cr_expect_eq(iommu->ops->map(iommu, 0, 0x1000, &hv, -1, 0), -ENOMEM);
+    expect_clean();
+}
+
+/* ---- every call fails once ---- */
+
+static int open_everything(void)
+{
+    static const struct mem mem = {
+        .fd = -1, .nr = 1, .size = MIB, .region = {{0, MIB, (uint8_t *)0x7f0000000000, 0}}};
+    struct vfio_device *dev;
+    char path[64];
+    int err = vfio_sysfs_find("42:00.0", path, sizeof(path));
+    if (!err)
+        err = vfio_kernel_open_group(kernel, path);
+    if (!err)
+        err = vfio_dma_map_ram(vfio_kernel_iommu(kernel), &mem);
+    if (!err)
+        err = vfio_kernel_open_device(kernel, path, &dev);
+    if (!err)
+        dev->ops->close(dev);
+    return err;
+}
+
+Test(vfio_kernel, every_call_fails_once)
+{
+    static const int errors[] = {EIO, EPERM, EBUSY, ENOMEM, ENODEV, EINVAL, EMFILE};
+    unsigned failed = 0;
+    for (size_t e = 0; e < ARRAY_SIZE(errors); e++) {
+        bool reached = true;
+        for (unsigned n = 1; reached; n++) {
+            *k->trace = '\0';
+            k->calls = 0;
+            k->fail_at = n;
+            k->fail_errno = errors[e];
+            int err = open_everything();
+            reached = k->calls >= n;
+            const char *log = fake_log();
+            cr_expect_eq(fake_log_lines(log, "cannot "), err ? 1 : 0, "call %u, errno %d: %s",
+                         n, errors[e], log);
+            failed += err != 0;
+            expect_clean();
+            cr_assert_eq(vfio_kernel_create(&kernel, &hv.hv), 0);
+        }
+    }
+    cr_expect_geq(failed, ARRAY_SIZE(errors) * 10);
+    vfio_kernel_destroy(kernel);
+}

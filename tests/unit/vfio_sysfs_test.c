@@ -1,0 +1,183 @@
+/*
+ * vfio_sysfs_test.c: device names as users write them, drivers, groups, who holds a node.
+ */
+#include <criterion/criterion.h>
+#include <errno.h>
+#include <limits.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "tests/unit/fake_vfio_kernel.h"
+#include "vfio/vfio.h"
+#include "vmm/util.h"
+
+static struct fake_vfio_kernel *k;
+
+static void set_up(void)
+{
+    k = fake_vfio_kernel_init();
+}
+
+TestSuite(vfio_sysfs, .init = set_up, .fini = fake_vfio_kernel_fini);
+
+#define REAL "/sys/devices/pci0000:40/0000:42:00.0"
+
+Test(vfio_sysfs, finds_every_way_of_writing)
+{
+    static const char *const text[][2] = {
+        {"0000:42:00.0", FAKE_SYSFS},
+        {"42:00.0", FAKE_SYSFS},
+        {FAKE_SYSFS, REAL},
+        {FAKE_SYSFS "/", REAL},
+        {REAL, REAL},
+        {"0:42:0.0", FAKE_SYSFS},
+    };
+    char path[64];
+    for (size_t i = 0; i < ARRAY_SIZE(text); i++) {
+        cr_expect_eq(vfio_sysfs_find(text[i][0], path, sizeof(path)), 0, "%s", text[i][0]);
+        cr_expect_str_eq(path, text[i][1]);
+        cr_expect_str_eq(vfio_sysfs_name(path), FAKE_DEVICE);
+    }
+    cr_expect_str_eq(fake_log(), "");
+}
+
+Test(vfio_sysfs, long_domains_and_capital_digits)
+{
+    char path[64];
+    fake_sysfs_device("10000:ab:1f.7", 3, NULL);
+    cr_expect_eq(vfio_sysfs_find("10000:AB:1F.7", path, sizeof(path)), 0);
+    cr_expect_str_eq(path, "/sys/bus/pci/devices/10000:ab:1f.7");
+}
+
+Test(vfio_sysfs, refuses_what_is_no_address)
+{
+    static const char *const text[] = {
+        "",         "42",        "42:00",   "42:00.8",    "42:20.0",         "0x42:00.0",
+        "42:00.0 ", " 42:00.0",  "-2:00.0", "10de:1b80",  "10de:1b80:2",     "42:00.0,x",
+        "42:00.00", "00:42:00.", "::.",     "0000:42:00", "123456789:2:0.0", "gpu",
+        "42.00.0",  "42:00:0",   "unix:/x", "+0:42:00.0", "42:00.0\n",
+    };
+    char path[64];
+    for (size_t i = 0; i < ARRAY_SIZE(text); i++) {
+        cr_expect_eq(vfio_sysfs_find(text[i], path, sizeof(path)), -EINVAL, "%s", text[i]);
+        const char *log = fake_log();
+        cr_expect_eq(fake_log_lines(log, "cannot"), 1, "%s", log);
+        cr_expect_eq(fake_log_lines(log, ""), 1, "%s", log);
+    }
+}
+
+Test(vfio_sysfs, names_a_device_that_is_not_there)
+{
+    char path[64];
+    cr_expect_eq(vfio_sysfs_find("43:00.0", path, sizeof(path)), -ENOENT);
+    cr_expect_str_eq(fake_log(), "minivmm: 0000:43:00.0: cannot find device: this machine has "
+                                 "none there; lspci -D lists them\n");
+    cr_expect_eq(vfio_sysfs_find("/sys/bus/pci/devices/x", path, sizeof(path)), -ENOENT);
+    cr_expect_eq(fake_log_lines(fake_log(), "No such file"), 1);
+}
+
+Test(vfio_sysfs, refuses_paths_that_are_no_device)
+{
+    static const char *const text[] = {"/", "/sys/bus/pci/devices", "/tmp",
+                                       "/sys/kernel/iommu_groups/15"};
+    char path[64], small[16];
+    for (size_t i = 0; i < ARRAY_SIZE(text); i++) {
+        cr_expect_eq(vfio_sysfs_find(text[i], path, sizeof(path)), -ENODEV, "%s", text[i]);
+        cr_expect_eq(fake_log_lines(fake_log(), "cannot use"), 1);
+    }
+    /* Does not fit: refused, not cut to another name. */
+    cr_expect_eq(vfio_sysfs_find(REAL, small, sizeof(small)), -ENODEV);
+}
+
+Test(vfio_sysfs, driver_and_group)
+{
+    char driver[16];
+    fake_sysfs_device("0000:43:00.0", -1, NULL);
+    vfio_sysfs_driver(FAKE_SYSFS, driver, sizeof(driver));
+    cr_expect_str_eq(driver, "vfio-pci");
+    cr_expect_eq(vfio_sysfs_group(FAKE_SYSFS), FAKE_GROUP);
+    vfio_sysfs_driver("/sys/bus/pci/devices/0000:43:00.0", driver, sizeof(driver));
+    cr_expect_str_eq(driver, "");
+    cr_expect_eq(vfio_sysfs_group("/sys/bus/pci/devices/0000:43:00.0"), -ENOENT);
+}
+
+Test(vfio_sysfs, group_that_is_no_number)
+{
+    static const char *const text[] = {"x", "1x", "-1", "99999999999", ""};
+    char target[64];
+    for (size_t i = 0; i < ARRAY_SIZE(text); i++) {
+        snprintf(target, sizeof(target), "/sys/kernel/iommu_groups/%s", text[i]);
+        fake_link(REAL "/iommu_group", target);
+        cr_expect_eq(vfio_sysfs_group(FAKE_SYSFS), -ENOENT, "%s", text[i]);
+    }
+}
+
+Test(vfio_sysfs, a_vendors_driver_is_accepted_by_what_it_offers)
+{
+    cr_expect(vfio_sysfs_is_vfio(FAKE_SYSFS, "vfio-pci"));
+    cr_expect(vfio_sysfs_is_vfio(FAKE_SYSFS, "mlx5_vfio_pci"));
+    cr_expect_not(vfio_sysfs_is_vfio(FAKE_SYSFS, "nvidia"));
+    cr_expect_not(vfio_sysfs_is_vfio(FAKE_SYSFS, ""));
+    fake_file(REAL "/vfio-dev", NULL);
+    cr_expect(vfio_sysfs_is_vfio(FAKE_SYSFS, "nvidia"));
+}
+
+Test(vfio_sysfs, neighbours_and_those_in_the_way)
+{
+    struct vfio_sysfs_neighbours near;
+    fake_sysfs_device("0000:42:00.1", FAKE_GROUP, "snd_hda_intel");
+    fake_sysfs_device("0000:42:00.2", FAKE_GROUP, NULL);
+    fake_sysfs_device("0000:41:00.0", FAKE_GROUP, "pcieport");
+    fake_sysfs_device("0000:42:00.3", FAKE_GROUP, "xhci_hcd");
+    vfio_sysfs_neighbours(FAKE_GROUP, &near);
+    cr_expect_str_eq(near.all, "0000:41:00.0 pcieport, 0000:42:00.0 vfio-pci, "
+                               "0000:42:00.1 snd_hda_intel, 0000:42:00.2 (no driver), "
+                               "0000:42:00.3 xhci_hcd");
+    cr_expect_str_eq(near.in_use, "0000:42:00.1 0000:42:00.3");
+    vfio_sysfs_neighbours(99, &near);
+    cr_expect_str_eq(near.all, "");
+}
+
+Test(vfio_sysfs, neighbours_of_a_big_group_are_cut_at_a_name)
+{
+    struct vfio_sysfs_neighbours near;
+    char name[16];
+    for (int i = 0; i < 64; i++) {
+        snprintf(name, sizeof(name), "0000:50:%02x.%d", i / 8, i % 8);
+        fake_sysfs_device(name, 7, "nvme");
+    }
+    vfio_sysfs_neighbours(7, &near);
+    cr_expect_lt(strlen(near.all), sizeof(near.all));
+    cr_expect_gt(strlen(near.all), sizeof(near.all) - 32);
+    cr_expect_str_eq(near.all + strlen(near.all) - 8, "nvme ...");
+    cr_expect_gt(strlen(near.in_use), sizeof(near.in_use) - 20);
+    cr_expect_str_eq(near.in_use + strlen(near.in_use) - 4, " ...");
+}
+
+Test(vfio_sysfs, holder_is_named)
+{
+    char text[128];
+    fake_link("/proc/12/fd/5", "/dev/vfio/1");
+    fake_link("/proc/abc/fd/5", "/dev/vfio/15");
+    fake_file("/proc/4711/comm", "qemu\n");
+    fake_link("/proc/4711/fd/3", "/dev/null");
+    fake_link("/proc/4711/fd/4", "/dev/vfio/15");
+    vfio_sysfs_holder("/dev/vfio/15", text, sizeof(text));
+    cr_expect_str_eq(text, "process 4711 (qemu)");
+}
+
+Test(vfio_sysfs, holder_that_may_not_be_seen)
+{
+    char text[128];
+    fake_link("/proc/12/fd/5", "/dev/vfio/150");
+    vfio_sysfs_holder("/dev/vfio/15", text, sizeof(text));
+    cr_expect_str_eq(text, "another process (root may see which: fuser /dev/vfio/15)");
+}
+
+Test(vfio_sysfs, holder_without_a_name)
+{
+    char text[128];
+    fake_link("/proc/12/fd/5", "/dev/vfio/15");
+    vfio_sysfs_holder("/dev/vfio/15", text, sizeof(text));
+    cr_expect_str_eq(text, "process 12 ()");
+}
