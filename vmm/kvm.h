@@ -23,10 +23,12 @@ struct kvm_cpuid2;
 int kvm_create(struct kvm **out, unsigned cpus);
 void kvm_destroy(struct kvm *kvm); /* NULL is fine; after the vCPUs */
 
-/* PIC, IOAPIC, local APICs, and the PIT with its speaker port; after RAM, before the vCPUs. */
+/* PIC, IOAPIC, local APICs, and the PIT with its speaker port; after RAM, before the vCPUs.
+ * Logs its own errors. */
 int kvm_create_irqchip(struct kvm *kvm);
 
-/* PIC, IOAPIC and PIT back to their power-on state; every vCPU paused, every line low. */
+/* PIC, IOAPIC and PIT back to their power-on state; every vCPU paused, every line low. Routes
+ * and irqfds stay. Logs its own errors. */
 int kvm_reset_irqchip(struct kvm *kvm);
 
 struct hv *kvm_hv(struct kvm *kvm);

@@ -3,7 +3,7 @@
  *
  * One thread per vCPU. A vCPU thread only dispatches: port and MMIO accesses go to the buses,
  * whatever ends or resets the VM goes to config.event. All functions below are called by the
- * main thread.
+ * main thread, except vcpus_stop_async().
  */
 #pragma once
 
@@ -14,6 +14,7 @@
 
 struct kvm;
 struct bus;
+struct mem;
 struct boot_entry;
 struct vcpus;
 
@@ -24,9 +25,10 @@ enum vcpu_event {
 
 struct vcpus_config {
     unsigned count;
-    struct cpuid_policy cpuid;
+    struct cpuid_policy cpuid; /* tsc_khz and tsc_deadline are filled in from KVM */
     struct bus *pio;
     struct bus *mmio;
+    const struct mem *mem; /* for the instruction bytes of a report; may be NULL */
     void *opaque;
     /* From a vCPU thread, which stays stopped afterwards until vcpus_load() and vcpus_resume().
      */
@@ -53,3 +55,6 @@ int vcpus_start(struct vcpus *vcpus);
 /* On return of vcpus_pause() no vCPU is in the guest or in a device's handler. */
 void vcpus_pause(struct vcpus *vcpus);
 void vcpus_resume(struct vcpus *vcpus);
+/* Any thread, also from a device's handler in a vCPU thread: no vCPU gets any further than to
+ * the end of the access it is making, until vcpus_resume(). Does not wait; NULL is fine. */
+void vcpus_stop_async(struct vcpus *vcpus);
