@@ -52,8 +52,8 @@ __attribute__((format(printf, 3, 0))) static void log_line(enum log_level level,
     if (len < sizeof(line)) {
         errno = saved_errno; /* for %m */
         /* clang-tidy 14 loses va_start() when it checks several files in one run. */
-        n = vsnprintf(line + len, sizeof(line) - len, fmt,
-                      args); /* NOLINT(clang-analyzer-valist.Uninitialized) */
+        /* NOLINTNEXTLINE(clang-analyzer-valist.Uninitialized) */
+        n = vsnprintf(line + len, sizeof(line) - len, fmt, args);
         len += n < 0 ? 0 : (size_t)n;
     }
     if (len > sizeof(line) - 1)
@@ -61,8 +61,7 @@ __attribute__((format(printf, 3, 0))) static void log_line(enum log_level level,
     log_clean(line, len);
     line[len++] = '\n';
     /* Nothing can be said about a standard error that does not take it. */
-    ssize_t written = write(STDERR_FILENO, line, len);
-    (void)written;
+    (void)!write(STDERR_FILENO, line, len);
     errno = saved_errno;
 }
 

@@ -1,0 +1,152 @@
+/* log_test.c: what really arrives at standard error, and in how many writes. */
+#include "vmm/log.h"
+
+#include <criterion/criterion.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+/* A sequenced socket keeps the writes apart. */
+static int capture(void)
+{
+    int pair[2];
+
+    cr_assert_eq(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK, 0, pair), 0);
+    cr_assert_geq(dup2(pair[1], STDERR_FILENO), 0);
+    close(pair[1]);
+    return pair[0];
+}
+
+/* The next write, or "" when there was none. */
+static const char *captured(int fd)
+{
+    static char line[4096];
+    ssize_t n = read(fd, line, sizeof(line) - 1);
+
+    line[n < 0 ? 0 : n] = '\0';
+    return line;
+}
+
+Test(log, says_where)
+{
+    int fd = capture();
+
+    log_error("0000:42:00.0", "cannot open %s: %d", "group", 7);
+    cr_expect_str_eq(captured(fd), "minivmm: 0000:42:00.0: cannot open group: 7\n");
+    log_error(NULL, "cannot start");
+    cr_expect_str_eq(captured(fd), "minivmm: cannot start\n");
+    log_error("a", "%s", "");
+    cr_expect_str_eq(captured(fd), "minivmm: a: \n");
+}
+
+Test(log, level_drops_what_is_above)
+{
+    int fd = capture();
+
+    log_debug(NULL, "no");
+    cr_expect_str_eq(captured(fd), "");
+    log_note(NULL, "yes");
+    cr_expect_str_eq(captured(fd), "minivmm: yes\n");
+    log_set_level(LOG_ERROR);
+    log_warn(NULL, "no");
+    cr_expect_str_eq(captured(fd), "");
+    log_error(NULL, "yes");
+    cr_expect_str_eq(captured(fd), "minivmm: yes\n");
+    log_set_level(LOG_DEBUG);
+    log_debug(NULL, "yes");
+    cr_expect_str_eq(captured(fd), "minivmm: yes\n");
+}
+
+Test(log, control_characters_do_not_reach_the_terminal)
+{
+    int fd = capture();
+
+    log_error("evil\n\x1b[2J\x7f\r", "tab\there, C1 \xc2\x9b");
+    cr_expect_str_eq(captured(fd), "minivmm: evil??[2J??: tab?here, C1 \xc2?\n");
+    log_error("\xc3\xbc\xe2\x82\x9b.bin", "UTF-8 stays");
+    cr_expect_str_eq(captured(fd), "minivmm: \xc3\xbc\xe2\x82\x9b.bin: UTF-8 stays\n");
+}
+
+Test(log, long_lines_are_cut_and_still_end)
+{
+    char name[3000], text[3000];
+    const char *line;
+    int fd = capture();
+
+    memset(name, 'n', sizeof(name));
+    memset(text, 't', sizeof(text));
+    name[sizeof(name) - 1] = text[sizeof(text) - 1] = '\0';
+
+    log_error("w", "%s", text);
+    line = captured(fd);
+    cr_expect_eq(strlen(line), 1024);
+    cr_expect_str_eq(line + 1020, "ttt\n");
+    log_error(name, "%s", text);
+    line = captured(fd);
+    cr_expect_eq(strlen(line), 1024);
+    cr_expect_str_eq(line + 1020, "nnn\n");
+
+    /* The last length that fits. */
+    text[1023 - strlen("minivmm: ")] = '\0';
+    log_error(NULL, "%s", text);
+    line = captured(fd);
+    cr_expect_eq(strlen(line), 1024);
+    cr_expect_str_eq(line + 1020, "ttt\n");
+    cr_expect_str_eq(captured(fd), "");
+}
+
+Test(log, keeps_errno)
+{
+    int fd = capture();
+
+    errno = ENOENT;
+    log_error("x", "%m");
+    cr_expect_eq(errno, ENOENT);
+    cr_expect_str_eq(captured(fd), "minivmm: x: No such file or directory\n");
+    close(STDERR_FILENO);
+    log_error("x", "nobody listens");
+    cr_expect_eq(errno, ENOENT);
+}
+
+Test(log, limit_is_a_budget)
+{
+    struct log_limit limit = {0}, other = {0};
+
+    for (int i = 0; i < 16; i++)
+        cr_expect(log_limit(&limit), "call %d", i);
+    for (int i = 0; i < 100; i++)
+        cr_expect_not(log_limit(&limit));
+    cr_expect(log_limit(&other));
+
+    atomic_store(&limit.used, UINT_MAX);
+    cr_expect_not(log_limit(&limit));
+    cr_expect_not(log_limit(&limit), "the count has wrapped");
+}
+
+static atomic_uint granted;
+
+static void *spend(void *opaque)
+{
+    for (int i = 0; i < 1000; i++) {
+        if (log_limit(opaque))
+            atomic_fetch_add(&granted, 1);
+    }
+    return NULL;
+}
+
+Test(log, limit_holds_across_threads)
+{
+    struct log_limit limit = {0};
+    pthread_t thread[4];
+
+    for (int i = 0; i < 4; i++)
+        cr_assert_eq(pthread_create(&thread[i], NULL, spend, &limit), 0);
+    for (int i = 0; i < 4; i++)
+        pthread_join(thread[i], NULL);
+    cr_expect_eq(atomic_load(&granted), 16);
+}
