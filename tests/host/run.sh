@@ -9,7 +9,8 @@
 # stay in build/host/NAME/results; consoles, every guest's output and pictures are
 # beside it. -t is the limit for all of it (default 300 s), after which QEMU is
 # ended; -s gives a shell in the host after the scenarios, on this terminal.
-# HOST_QEMU adds words to QEMU's command line (-s for gdb, for example).
+# To look closer: HOST_QEMU adds words to QEMU's command line (-s for gdb), and
+# the directory HOST_EXTRA is laid over the host's root (a strace, a gdbserver).
 # Status: 0 when the host ran to its end, whatever the results are; 1 otherwise.
 set -euo pipefail
 . "$(dirname "$0")/lib.sh"
@@ -37,11 +38,16 @@ truncate -s 64M "$dir/disk.raw"
 "$BUILD/host/bin/data" write "$dir/disk.raw" 0 $((4 << 20)) 1 >/dev/null
 
 cat "$images/host-base.cpio" "$images/host-run.cpio" >"$dir/initrd"
+if [ "${HOST_EXTRA:-}" ]; then
+    pack "$HOST_EXTRA" "$dir/extra"
+    cat "$dir/extra" >>"$dir/initrd"
+    rm "$dir/extra"
+fi
 mkfifo "$dir"/{qmp,control}.{in,out}
 exec {qmp_in}<>"$dir/qmp.in" {qmp_out}<>"$dir/qmp.out"
 exec {ctl_in}<>"$dir/control.in" {ctl_out}<>"$dir/control.out"
 
-append="console=ttyS0 panic=-1 intel_iommu=on iommu=pt quiet scenarios=$scenarios limit=$limit"
+append="console=ttyS0 panic=-1 intel_iommu=on iommu=pt quiet scenarios=$scenarios limit=$((limit - 25))"
 [ -z "$shell" ] || append+=" shell=1"
 # shellcheck disable=SC2054 # the commas are QEMU's own
 machine=(
@@ -50,7 +56,7 @@ machine=(
     -nodefaults -nographic -no-reboot -nic none -vga none
     # Before every device that is to be behind it.
     -device intel-iommu,intremap=on,caching-mode=on
-    -kernel "$images/vmlinuz" -initrd "$dir/initrd" -append "$append"
+    -kernel "$images/vmlinux" -initrd "$dir/initrd" -append "$append"
     # Results, what the scenarios leave, and requests to this script.
     -device virtio-serial-pci,bus=pcie.0
     -chardev "file,id=results,path=$dir/results,append=on" -device virtserialport,chardev=results,name=results
@@ -71,8 +77,8 @@ machine=(
     -device pcie-root-port,id=rp2,bus=pcie.0,chassis=3,slot=3
     # The network card's peer is the host's own virtio card on the same hub:
     # nothing of it reaches this machine.
-    -netdev hubport,hubid=1,id=net0 -device e1000e,netdev=net0,bus=rp2,mac=52:54:00:00:00:02
-    -netdev hubport,hubid=1,id=net1 -device virtio-net-pci,netdev=net1,bus=pcie.0,mac=52:54:00:00:00:01
+    -netdev hubport,hubid=1,id=net0 -device e1000e,netdev=net0,bus=rp2,romfile=,mac=52:54:00:00:00:02
+    -netdev hubport,hubid=1,id=net1 -device virtio-net-pci,netdev=net1,bus=pcie.0,romfile=,mac=52:54:00:00:00:01
     -device pcie-root-port,id=rp3,bus=pcie.0,chassis=4,slot=4
     -device edu,bus=rp3,dma_mask=0xffffffffffff
     # Two devices that share a group, as they are behind one conventional bridge.

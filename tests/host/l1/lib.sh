@@ -13,14 +13,13 @@ KERNEL=$IMAGES/kernel.bin
 GUEST=$IMAGES/guest.img
 QUIET="console=ttyS0 quiet panic=-1"
 
-port() { # NAME: the device of a virtio-serial port
-    local n
-    for n in /sys/class/virtio-ports/*; do
-        [ "$(cat "$n/name")" = "$1" ] && echo "/dev/${n##*/}" && return
-    done
-    echo /dev/null
-}
-report() { echo "$*" >"$(port results)"; }
+# A process costs some 20 ms in this emulated machine: what is called often uses
+# read, which is the shell's own, where cat would do.
+port_results=/dev/null port_files=/dev/null port_control=/dev/null
+for port in /sys/class/virtio-ports/*; do
+    read -r name <"$port/name" && eval "port_$name=/dev/${port##*/}"
+done
+report() { echo "$*" >"$port_results"; }
 pass() { report "PASS $scenario: $1"; }
 fail() { report "FAIL $scenario: $1: $2"; }
 skip() { report "SKIP $scenario: $1: $2"; }
@@ -40,9 +39,8 @@ equal() {
 # ask REQUEST: has the machine outside do something (run.sh has the list), waits
 # until it is done. The answer is one line; 'ok' means done.
 ask() {
-    local p answer
-    p=$(port control)
-    exec 7<>"$p"
+    local answer
+    exec 7<>"$port_control"
     echo "$*" >&7
     read -r -t 30 answer <&7 || answer="no answer"
     exec 7>&-
@@ -53,9 +51,10 @@ ask() {
 
 # device VENDOR DEVICE [N]: address of the Nth (default 1st) device with these ids
 device() {
-    local d n=${3:-1}
+    local d v i n=${3:-1}
     for d in /sys/bus/pci/devices/*; do
-        [ "$(cat "$d/vendor") $(cat "$d/device")" = "0x$1 0x$2" ] || continue
+        read -r v <"$d/vendor" && read -r i <"$d/device"
+        [ "$v $i" = "0x$1 0x$2" ] || continue
         n=$((n - 1))
         [ $n -gt 0 ] || { echo "${d##*/}"; return; }
     done

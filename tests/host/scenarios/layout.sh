@@ -13,3 +13,7 @@ check "the pair shares a group" test "$(group_of "$(device 1b36 0002)")" = "$(gr
 for d in /sys/bus/pci/devices/*; do
     echo "${d##*/} $(cat "$d/vendor") $(cat "$d/device") group $(group_of "${d##*/}") driver $(driver_of "${d##*/}")"
 done
+for d in /sys/bus/pci/devices/*; do
+    read -r v <"$d/vendor" && read -r i <"$d/device"
+    echo "${d##*/} $v $i group $(group_of "${d##*/}")"
+done

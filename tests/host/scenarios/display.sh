@@ -1,0 +1,31 @@
+# The card of the usage line: display and sound, two functions on one slot of the
+# guest. The guest draws; the picture on the card's screen is compared pixel by
+# pixel outside. Three times: in a fresh guest, after the guest reset itself, and
+# after minivmm was killed without a chance to clean up. Then the host's own
+# driver must be able to have the card back.
+draws() { # NAME COUNT: the picture of the COUNTth boot is there and right
+    vm_wait "@@ DRAWN" 90 "$2" >/tmp/why || { fail "$1" "$(cat /tmp/why)"; return 1; }
+    drawn=$(grep -a -o "@@ DRAWN .*" "$vm_out" | tail -n 1 | tr -d '\r')
+    check "$1" ask picture "$(echo "$1" | tr ' ' '-')" screen ${drawn#@@ DRAWN }
+}
+modprobe bochs
+bind bochs-drm $CARD || fail "host's driver has the card first" "$(driver_of $CARD)"
+check "hand over" to_vfio $CARD $SOUND
+
+vm_start card --vfio $CARD --vfio $SOUND --initrd $GUEST --cmdline "$QUIET t=display boots=2" $KERNEL
+draws "picture" 1 && vm_type go
+draws "picture after a reset" 2 && vm_type go
+vm_end 60
+vm_results
+equal "exit status" 0 "$status"
+
+vm_start killed --vfio $CARD --vfio $SOUND --initrd $GUEST --cmdline "$QUIET t=display" $KERNEL
+vm_wait "@@ DRAWN" 90
+vm_kill
+vm_start again --vfio $CARD --vfio $SOUND --initrd $GUEST --cmdline "$QUIET t=display" $KERNEL
+draws "picture after kill -9" 1 && vm_type go
+vm_end 60
+vm_results
+
+check "card back to the host's driver" to_host bochs bochs-drm $CARD
+check "host's driver made its screen" test -e /sys/class/drm/card0

@@ -1,0 +1,28 @@
+# The disk: a guest writes and reads by DMA with MSI-X, resets itself and finds its
+# data again, is killed in the middle and started again, with one and two CPUs and
+# with INTx. Each time the data is compared outside, on the raw file, and in the
+# end by the host's own driver, which gets the disk back.
+disk=$(disk_address)
+base=$((16 << 20)) size=$((8 << 20))
+modprobe nvme
+check "host's driver has it first" bind nvme "$disk"
+check "hand over" to_vfio "$disk"
+
+vm_run "MSI-X" 150 0 --cpus 2 --vfio "$disk" --initrd $GUEST --cmdline "$QUIET t=nvme boots=2 seed=21" $KERNEL
+check "data on the raw file" ask data $base $size 21
+
+vm_start killed --vfio "$disk" --initrd $GUEST --cmdline "$QUIET t=nvme seed=22 mb=24 then=wait" $KERNEL
+vm_wait "driver bound" 90
+vm_kill
+vm_run "after kill -9" 90 0 --vfio "$disk" --initrd $GUEST --cmdline "$QUIET t=nvme seed=23" $KERNEL
+check "data on the raw file after kill -9" ask data $base $size 23
+
+vm_run "INTx" 90 0 --vfio "$disk" --initrd $GUEST --cmdline "$QUIET pci=nomsi t=nvme seed=24 mb=2 irq=intx" $KERNEL
+check "data on the raw file with INTx" ask data $base $((2 << 20)) 24
+
+check "disk back to the host's driver" to_host nvme nvme "$disk"
+sleep 1
+check "host's driver reads what the guest wrote" data check /dev/nvme0n1 $base $((2 << 20)) 24
+check "host's driver writes" data write /dev/nvme0n1 $base $((1 << 20)) 25
+check "outside sees it" ask data $base $((1 << 20)) 25
+release "$disk"
