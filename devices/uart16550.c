@@ -105,12 +105,13 @@ static void uart_rx_push(struct uart *u, uint8_t byte)
 
 static uint8_t uart_rx_pop(struct uart *u)
 {
-    uint8_t byte = u->fifo[u->head];
+    uint8_t byte;
 
-    if (u->count > 0) {
-        u->head = (u->head + 1) % UART_FIFO_SIZE;
-        u->count--;
-    }
+    if (u->count == 0)
+        return 0;
+    byte = u->fifo[u->head];
+    u->head = (u->head + 1) % UART_FIFO_SIZE;
+    u->count--;
     return byte;
 }
 

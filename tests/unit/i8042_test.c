@@ -1,0 +1,89 @@
+/* i8042_test.c: what resets, what must not, and that no guest waits for ever. */
+#include "devices/i8042.h"
+
+#include <errno.h>
+
+#include "tests/unit/device_test.h"
+
+static struct bus pio;
+static struct test_power power;
+static struct i8042 *dev;
+
+static void setup(void)
+{
+    cr_assert_eq(bus_init(&pio), 0);
+    cr_assert_eq(i8042_create(&dev, &pio, test_power(&power)), 0);
+}
+
+static void teardown(void)
+{
+    i8042_destroy(dev);
+    cr_expect_eq(pio.nr, 0);
+    bus_fini(&pio);
+}
+
+TestSuite(i8042, .init = setup, .fini = teardown);
+
+Test(i8042, only_command_fe_resets)
+{
+    for (unsigned command = 0; command < 0xfe; command++)
+        port_out(&pio, 0x64, 1, command);
+    port_out(&pio, 0x64, 1, 0xff);
+    for (unsigned data = 0; data < 0x100; data++)
+        port_out(&pio, 0x60, 1, data);
+    cr_expect_eq(power.resets, 0);
+    port_out(&pio, 0x64, 1, 0xfe);
+    cr_expect_eq(power.resets, 1);
+    port_out(&pio, 0x64, 4, 0xfe);
+    cr_expect_eq(power.resets, 2);
+}
+
+/* Linux's kb_wait() waits for bit 1 to be clear, boot loaders drain while bit 0 is set. */
+Test(i8042, never_busy_and_never_has_data)
+{
+    cr_expect_eq(port_in(&pio, 0x64, 1), 0);
+    port_out(&pio, 0x64, 1, 0x20); /* a command with an answer */
+    cr_expect_eq(port_in(&pio, 0x64, 1), 0);
+    cr_expect_eq(port_in(&pio, 0x60, 1), 0xff);
+}
+
+/* The kernel's PIT owns the speaker port in between. */
+Test(i8042, port_61_is_not_taken)
+{
+    struct bus_range range = {.base = 0x61, .size = 3};
+
+    cr_expect_eq(bus_add(&pio, &range), 0);
+    bus_remove(&pio, 0x61);
+}
+
+Test(i8042, reset_control_resets_on_the_rising_edge)
+{
+    i8042_reset_control_write(dev, 0x02);
+    cr_expect_eq(i8042_reset_control_read(dev), 0x02);
+    i8042_reset_control_write(dev, 0xf1);
+    cr_expect_eq(i8042_reset_control_read(dev), 0, "only three bits exist");
+    i8042_reset_control_write(dev, 0x08);
+    cr_expect_eq(power.resets, 0);
+
+    i8042_reset_control_write(dev, 0x06);
+    cr_expect_eq(power.resets, 1);
+    cr_expect_eq(i8042_reset_control_read(dev), 0, "after the reset, a new edge is possible");
+    i8042_reset_control_write(dev, 0x0e);
+    cr_expect_eq(power.resets, 2);
+}
+
+Test(i8042, taken_ports_are_refused_and_nothing_is_left)
+{
+    struct i8042 *second = NULL;
+    struct bus_range range = {.base = 0x64, .size = 1};
+    struct bus other;
+
+    cr_expect_eq(i8042_create(&second, &pio, test_power(&power)), -EEXIST);
+    cr_assert_eq(bus_init(&other), 0);
+    cr_assert_eq(bus_add(&other, &range), 0);
+    cr_expect_eq(i8042_create(&second, &other, test_power(&power)), -EEXIST);
+    cr_expect_eq(other.nr, 1, "port 0x60 was given back");
+    cr_expect_null(second);
+    bus_fini(&other);
+    i8042_destroy(NULL);
+}
