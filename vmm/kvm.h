@@ -1,10 +1,10 @@
 /*
  * kvm.h: one KVM virtual machine: capabilities, memory slots, irqchip, routes, irqfds.
  *
- * kvm.c and vcpu.c are the only files that make KVM calls; the rest of the program sees
- * kvm_hv(), the table of hv.h. The order of start-up calls decides the start-up time: a slot
- * set after the irqchip exists waits for an SRCU grace period (milliseconds), so RAM slots go
- * in between kvm_create() and kvm_create_irqchip().
+ * kvm.c, vcpu.c and vcpu_state.c are the only files that make KVM calls; the rest of the
+ * program sees kvm_hv(), the table of hv.h. The order of start-up calls decides the start-up
+ * time: a slot set after the irqchip exists waits for an SRCU grace period (milliseconds), so
+ * RAM slots go in between kvm_create() and kvm_create_irqchip().
  */
 #pragma once
 

@@ -1,0 +1,493 @@
+/*
+ * vcpu.c: the vCPU threads: KVM_RUN, what to do with each exit, pause and resume.
+ *
+ * Interface: the kernel's Documentation/virt/kvm/api.rst, KVM_RUN and "The kvm_run structure".
+ * What is in a vCPU is vcpu_state.c's.
+ *
+ * Stopping without a race: under LOCK, PAUSED is set, immediate_exit of every vCPU is set, and
+ * every thread gets a signal whose handler does nothing. A vCPU in KVM_RUN comes out by the
+ * signal; one on its way there comes out by immediate_exit; a device's handler is not disturbed
+ * (SA_RESTART). A thread stops only when KVM_RUN gave EINTR, never right after it has served an
+ * access: KVM completes an access at the next KVM_RUN, and would otherwise complete it on top
+ * of registers loaded by a reset. Only the thread clears its immediate_exit, under LOCK and
+ * when nothing is paused.
+ *
+ * LOCK protects the fields marked so; it is never held while a vCPU runs or a handler is
+ * called.
+ */
+#include "vmm/vcpu.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <linux/kvm.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "vmm/bus.h"
+#include "vmm/kvm.h"
+#include "vmm/log.h"
+#include "vmm/uapi.h"
+#include "vmm/util.h"
+#include "vmm/vcpu_state.h"
+
+#define KICK SIGUSR1
+
+struct vcpu {
+    struct vcpus *all;
+    unsigned index;
+    char name[16];
+    int fd;
+    struct kvm_run *run;
+    pthread_t thread;
+    bool started;
+    bool ended; /* LOCK: after an event, until the next load */
+};
+
+struct vcpus {
+    struct vcpus_config config;
+    unsigned run_size;
+    bool loaded; /* the vCPUs are no longer as KVM made them */
+
+    pthread_mutex_t lock;
+    pthread_cond_t changed; /* any of the following */
+    bool paused;            /* LOCK */
+    bool quit;              /* LOCK */
+    unsigned running;       /* LOCK: threads between enter() and leave() */
+
+    struct vcpu vcpu[];
+};
+
+/* ---- exits ---- */
+
+enum verdict { GO_ON, KICKED, SHUT_DOWN, FAILED };
+
+/* String instructions come as one exit; each item is one access of the bus. */
+static enum verdict exit_io(struct vcpu *v)
+{
+    const struct kvm_run *run = v->run;
+    struct bus *pio = v->all->config.pio;
+    uint8_t *data = (uint8_t *)v->run + run->io.data_offset;
+
+    for (uint32_t i = 0; i < run->io.count; i++, data += run->io.size) {
+        if (run->io.direction == KVM_EXIT_IO_OUT)
+            bus_write(pio, run->io.port, data, run->io.size);
+        else
+            bus_read(pio, run->io.port, data, run->io.size);
+    }
+    return GO_ON;
+}
+
+static enum verdict exit_mmio(struct vcpu *v)
+{
+    struct kvm_run *run = v->run;
+    struct bus *mmio = v->all->config.mmio;
+
+    if (run->mmio.is_write)
+        bus_write(mmio, run->mmio.phys_addr, run->mmio.data, run->mmio.len);
+    else
+        bus_read(mmio, run->mmio.phys_addr, run->mmio.data, run->mmio.len);
+    return GO_ON;
+}
+
+static enum verdict exit_nothing(struct vcpu *v)
+{
+    (void)v;
+    return GO_ON;
+}
+
+static enum verdict exit_shutdown(struct vcpu *v)
+{
+    (void)v;
+    return SHUT_DOWN;
+}
+
+/* Every exit reason of linux/kvm.h by number; those newer than Debian 12's as plain numbers.
+ * Without a handler the vCPU cannot go on, and the text says why such an exit is unexpected. */
+struct exit_row {
+    const char *name;
+    const char *meaning;
+    enum verdict (*handle)(struct vcpu *v);
+};
+
+#define CANNOT(name, meaning) \
+    {                         \
+        name, meaning, NULL   \
+    }
+#define NOT_ENABLED(name) CANNOT(name, "not enabled")
+#define ELSEWHERE(name)   CANNOT(name, "another architecture's")
+
+/* clang-format off */
+static const struct exit_row exit_row[] = {
+    [KVM_EXIT_UNKNOWN] = CANNOT("UNKNOWN", "an exit of the processor that KVM does not know"),
+    [KVM_EXIT_EXCEPTION] = ELSEWHERE("EXCEPTION"),
+    [KVM_EXIT_IO] = {"IO", "port access", exit_io},
+    [KVM_EXIT_HYPERCALL] = NOT_ENABLED("HYPERCALL"),
+    [KVM_EXIT_DEBUG] = NOT_ENABLED("DEBUG"),
+    [KVM_EXIT_HLT] = CANNOT("HLT", "with local APICs in the kernel, HLT waits there"),
+    [KVM_EXIT_MMIO] = {"MMIO", "access to what is no memory", exit_mmio},
+    [KVM_EXIT_IRQ_WINDOW_OPEN] = {"IRQ_WINDOW_OPEN", "nothing to inject", exit_nothing},
+    [KVM_EXIT_SHUTDOWN] = {"SHUTDOWN", "triple fault", exit_shutdown},
+    [KVM_EXIT_FAIL_ENTRY] = CANNOT("FAIL_ENTRY", "the processor refuses the guest's state"),
+    [KVM_EXIT_INTR] = {"INTR", "a signal", exit_nothing},
+    [KVM_EXIT_SET_TPR] = {"SET_TPR", "local APICs in the kernel know", exit_nothing},
+    [KVM_EXIT_TPR_ACCESS] = NOT_ENABLED("TPR_ACCESS"),
+    [KVM_EXIT_S390_SIEIC] = ELSEWHERE("S390_SIEIC"),
+    [KVM_EXIT_S390_RESET] = ELSEWHERE("S390_RESET"),
+    [KVM_EXIT_DCR] = ELSEWHERE("DCR"),
+    [KVM_EXIT_NMI] = ELSEWHERE("NMI"),
+    [KVM_EXIT_INTERNAL_ERROR] = CANNOT("INTERNAL_ERROR", "KVM cannot run this guest code"),
+    [KVM_EXIT_OSI] = ELSEWHERE("OSI"),
+    [KVM_EXIT_PAPR_HCALL] = ELSEWHERE("PAPR_HCALL"),
+    [KVM_EXIT_S390_UCONTROL] = ELSEWHERE("S390_UCONTROL"),
+    [KVM_EXIT_WATCHDOG] = ELSEWHERE("WATCHDOG"),
+    [KVM_EXIT_S390_TSCH] = ELSEWHERE("S390_TSCH"),
+    [KVM_EXIT_EPR] = ELSEWHERE("EPR"),
+    [KVM_EXIT_SYSTEM_EVENT] = CANNOT("SYSTEM_EVENT", "Hyper-V's and SEV's, not offered"),
+    [KVM_EXIT_S390_STSI] = ELSEWHERE("S390_STSI"),
+    [KVM_EXIT_IOAPIC_EOI] = CANNOT("IOAPIC_EOI", "the IOAPIC is in the kernel"),
+    [KVM_EXIT_HYPERV] = NOT_ENABLED("HYPERV"),
+    [KVM_EXIT_ARM_NISV] = ELSEWHERE("ARM_NISV"),
+    [KVM_EXIT_X86_RDMSR] = NOT_ENABLED("X86_RDMSR"), /* an unknown MSR faults in the guest */
+    [KVM_EXIT_X86_WRMSR] = NOT_ENABLED("X86_WRMSR"),
+    [KVM_EXIT_DIRTY_RING_FULL] = NOT_ENABLED("DIRTY_RING_FULL"),
+    [KVM_EXIT_AP_RESET_HOLD] = CANNOT("AP_RESET_HOLD", "SEV-ES's, not offered"),
+    [KVM_EXIT_X86_BUS_LOCK] = NOT_ENABLED("X86_BUS_LOCK"),
+    [KVM_EXIT_XEN] = NOT_ENABLED("XEN"),
+    [KVM_EXIT_RISCV_SBI] = ELSEWHERE("RISCV_SBI"),
+    [KVM_EXIT_RISCV_CSR] = ELSEWHERE("RISCV_CSR"),
+    [KVM_EXIT_NOTIFY] = NOT_ENABLED("NOTIFY"),
+    [38] = ELSEWHERE("LOONGARCH_IOCSR"),
+    [UAPI_KVM_EXIT_MEMORY_FAULT] = CANNOT("MEMORY_FAULT", "the memory behind a slot is gone"),
+    [40] = CANNOT("TDX", "TDX's, not offered"),
+    [41] = ELSEWHERE("ARM_SEA"),
+};
+/* clang-format on */
+
+/* What the exit itself tells, as text. */
+static void describe(const struct kvm_run *run, char *text, size_t room)
+{
+    static const char *const suberror[] = {
+        [KVM_INTERNAL_ERROR_EMULATION] = "emulation failed",
+        [KVM_INTERNAL_ERROR_SIMUL_EX] = "simultaneous exceptions",
+        [KVM_INTERNAL_ERROR_DELIVERY_EV] = "exit while delivering an event",
+        [KVM_INTERNAL_ERROR_UNEXPECTED_EXIT_REASON] = "unexpected exit",
+    };
+    uint64_t fault[3]; /* flags, address, size */
+
+    text[0] = 0;
+    switch (run->exit_reason) {
+    case KVM_EXIT_UNKNOWN:
+        snprintf(text, room, ", hardware reason 0x%llx", run->hw.hardware_exit_reason);
+        break;
+    case KVM_EXIT_FAIL_ENTRY:
+        snprintf(text, room, ", hardware reason 0x%llx on host CPU %u",
+                 run->fail_entry.hardware_entry_failure_reason, run->fail_entry.cpu);
+        break;
+    case KVM_EXIT_INTERNAL_ERROR: {
+        uint32_t n = run->internal.suberror;
+        const char *name = n < ARRAY_SIZE(suberror) ? suberror[n] : NULL;
+        snprintf(text, room, ", suberror %u (%s)", n, name ? name : "unknown");
+        break;
+    }
+    case KVM_EXIT_SYSTEM_EVENT:
+        snprintf(text, room, ", type %u", run->system_event.type);
+        break;
+    case UAPI_KVM_EXIT_MEMORY_FAULT:
+        memcpy(fault, run->padding, sizeof(fault));
+        snprintf(text, room, ", guest address 0x%" PRIx64 ", %" PRIu64 " bytes", fault[1],
+                 fault[2]);
+        break;
+    default:
+        break;
+    }
+}
+
+/* ERR is what KVM_RUN gave: 0 when there is an exit to tell of. */
+static enum verdict fail(const struct vcpu *v, int err)
+{
+    uint32_t reason = v->run->exit_reason;
+    const struct exit_row *row = reason < ARRAY_SIZE(exit_row) ? &exit_row[reason] : NULL;
+    char text[96];
+
+    describe(v->run, text, sizeof(text));
+    if (err && !(err == -EFAULT && reason == UAPI_KVM_EXIT_MEMORY_FAULT))
+        log_error(v->name,
+                  "cannot run the guest: KVM_RUN: %s; this is where it was:", strerror(-err));
+    else
+        log_error(v->name,
+                  "cannot run the guest: exit %u KVM_EXIT_%s (%s)%s; this is where it "
+                  "was:",
+                  reason, row && row->name ? row->name : "?",
+                  row && row->name ? row->meaning : "newer than this program", text);
+    vcpu_state_report(v->fd, v->name, v->all->config.mem);
+    return FAILED;
+}
+
+static enum verdict run_once(struct vcpu *v)
+{
+    const struct vcpus_config *config = &v->all->config;
+
+    if (ioctl(v->fd, KVM_RUN, 0)) {
+        int err = -errno;
+        if (err == -EINTR)
+            return KICKED;
+        if (err == -EAGAIN) /* woken up by INIT or SIPI */
+            return GO_ON;
+        if (err == -EFAULT && config->fault && config->fault(config->opaque))
+            return GO_ON;
+        return fail(v, err);
+    }
+    uint32_t reason = v->run->exit_reason;
+    if (reason < ARRAY_SIZE(exit_row) && exit_row[reason].handle)
+        return exit_row[reason].handle(v);
+    return fail(v, 0);
+}
+
+/* ---- threads ---- */
+
+static void set_immediate_exit(struct kvm_run *run, uint8_t value)
+{
+    __atomic_store_n(&run->immediate_exit, value, __ATOMIC_RELAXED); /* KVM reads it */
+}
+
+/* Waits until V may run; false when its thread has to end. */
+static bool enter(struct vcpu *v)
+{
+    struct vcpus *all = v->all;
+
+    pthread_mutex_lock(&all->lock);
+    while (!all->quit && (all->paused || v->ended))
+        pthread_cond_wait(&all->changed, &all->lock);
+    bool go = !all->quit;
+    if (go) {
+        set_immediate_exit(v->run, 0);
+        all->running++;
+    }
+    pthread_mutex_unlock(&all->lock);
+    return go;
+}
+
+static void leave(struct vcpu *v, bool ended)
+{
+    struct vcpus *all = v->all;
+
+    pthread_mutex_lock(&all->lock);
+    v->ended = ended;
+    all->running--;
+    pthread_cond_broadcast(&all->changed);
+    pthread_mutex_unlock(&all->lock);
+}
+
+static void *vcpu_thread(void *opaque)
+{
+    struct vcpu *v = opaque;
+    const struct vcpus_config *config = &v->all->config;
+
+    pthread_setname_np(pthread_self(), v->name);
+    while (enter(v)) {
+        enum verdict verdict;
+        do
+            verdict = run_once(v);
+        while (verdict == GO_ON);
+        if (verdict != KICKED)
+            config->event(config->opaque, verdict == FAILED ? VCPU_ERROR : VCPU_SHUTDOWN);
+        leave(v, verdict != KICKED);
+    }
+    return NULL;
+}
+
+/* With LOCK held. */
+static void kick_all(struct vcpus *all)
+{
+    for (unsigned i = 0; i < all->config.count; i++) {
+        struct vcpu *v = &all->vcpu[i];
+        if (!v->started)
+            continue;
+        set_immediate_exit(v->run, 1);
+        pthread_kill(v->thread, KICK);
+    }
+}
+
+void vcpus_stop_async(struct vcpus *vcpus)
+{
+    if (!vcpus)
+        return;
+    pthread_mutex_lock(&vcpus->lock);
+    vcpus->paused = true;
+    kick_all(vcpus);
+    pthread_mutex_unlock(&vcpus->lock);
+}
+
+void vcpus_pause(struct vcpus *vcpus)
+{
+    vcpus_stop_async(vcpus);
+    pthread_mutex_lock(&vcpus->lock);
+    while (vcpus->running)
+        pthread_cond_wait(&vcpus->changed, &vcpus->lock);
+    pthread_mutex_unlock(&vcpus->lock);
+}
+
+void vcpus_resume(struct vcpus *vcpus)
+{
+    pthread_mutex_lock(&vcpus->lock);
+    vcpus->paused = false;
+    pthread_cond_broadcast(&vcpus->changed);
+    pthread_mutex_unlock(&vcpus->lock);
+}
+
+static void on_kick(int signo)
+{
+    (void)signo; /* that it came is all */
+}
+
+/* The threads get no signal but the kick; all others are the main thread's. */
+int vcpus_start(struct vcpus *vcpus)
+{
+    struct sigaction action = {.sa_handler = on_kick, .sa_flags = SA_RESTART};
+    sigset_t others, old;
+    int err = 0;
+
+    sigaction(KICK, &action, NULL);
+    sigfillset(&others);
+    sigdelset(&others, KICK);
+    pthread_sigmask(SIG_SETMASK, &others, &old);
+    for (unsigned i = 0; i < vcpus->config.count && !err; i++) {
+        struct vcpu *v = &vcpus->vcpu[i];
+        err = -pthread_create(&v->thread, NULL, vcpu_thread, v);
+        pthread_mutex_lock(&vcpus->lock);
+        v->started = !err;
+        pthread_mutex_unlock(&vcpus->lock);
+    }
+    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    if (err)
+        log_error(NULL,
+                  "cannot start the vCPUs' threads: %s; give fewer --cpus, or raise the "
+                  "limit (ulimit -u)",
+                  strerror(-err));
+    return err;
+}
+
+/* ---- create, load, destroy ---- */
+
+static int set_cpuid(const struct vcpu *v, const struct kvm_cpuid2 *supported,
+                     const struct cpuid_policy *policy)
+{
+    struct kvm_cpuid2 *cpuid =
+        malloc(sizeof(*cpuid) + CPUID_ENTRIES_MAX * sizeof(struct kvm_cpuid_entry2));
+    if (!cpuid)
+        return -ENOMEM;
+    cpuid->nent = CPUID_ENTRIES_MAX;
+    int err = cpuid_build(supported, policy, v->index, cpuid);
+    if (!err && ioctl(v->fd, KVM_SET_CPUID2, cpuid))
+        err = -errno;
+    free(cpuid);
+    return err;
+}
+
+/* KVM's paravirtual MSRs fault unless the guest's CPUID lists them: nothing gives KVM away. */
+static void enforce_pv_features(const struct vcpu *v)
+{
+    const struct kvm_enable_cap cap = {.cap = KVM_CAP_ENFORCE_PV_FEATURE_CPUID, .args[0] = 1};
+    if (ioctl(v->fd, KVM_ENABLE_CAP, &cap))
+        log_debug(v->name, "cannot hide KVM's MSRs: %s; use Linux 5.10 or later",
+                  strerror(errno));
+}
+
+static int create(struct vcpu *v, const struct kvm *kvm)
+{
+    struct vcpus *all = v->all;
+    struct cpuid_policy *policy = &all->config.cpuid;
+
+    v->fd = ioctl(kvm_vm_fd(kvm), KVM_CREATE_VCPU, (unsigned long)v->index);
+    if (v->fd < 0)
+        return -errno;
+    void *run = mmap(NULL, all->run_size, PROT_READ | PROT_WRITE, MAP_SHARED, v->fd, 0);
+    if (run == MAP_FAILED)
+        return -errno;
+    v->run = run;
+    if (v->index == 0) {
+        int khz = ioctl(v->fd, KVM_GET_TSC_KHZ, 0);
+        policy->tsc_khz = khz > 0 ? (uint32_t)khz : 0;
+    }
+    enforce_pv_features(v);
+    return set_cpuid(v, kvm_supported_cpuid(kvm), policy);
+}
+
+int vcpus_create(struct vcpus **out, struct kvm *kvm, const struct vcpus_config *config)
+{
+    struct vcpus *all = calloc(1, sizeof(*all) + config->count * sizeof(all->vcpu[0]));
+    if (!all) {
+        log_error(NULL, "cannot create the vCPUs: out of memory; free some");
+        return -ENOMEM;
+    }
+    all->config = *config;
+    all->config.count = 0;
+    all->config.cpuid.tsc_deadline =
+        ioctl(kvm_vm_fd(kvm), KVM_CHECK_EXTENSION, KVM_CAP_TSC_DEADLINE_TIMER) > 0;
+    all->run_size = kvm_run_size(kvm);
+    all->paused = true;
+    pthread_mutex_init(&all->lock, NULL);
+    pthread_cond_init(&all->changed, NULL);
+
+    for (unsigned i = 0; i < config->count; i++) {
+        struct vcpu *v = &all->vcpu[i];
+        *v = (struct vcpu){.all = all, .index = i, .fd = -1};
+        snprintf(v->name, sizeof(v->name), "vcpu%u", i);
+        all->config.count++; /* destroy() takes down what there is of it */
+        int err = create(v, kvm);
+        if (err) {
+            log_error(v->name,
+                      "cannot create it: %s; give fewer --cpus, or see the kernel's "
+                      "log (dmesg)",
+                      strerror(-err));
+            vcpus_destroy(all);
+            return err;
+        }
+    }
+    *out = all;
+    return 0;
+}
+
+void vcpus_destroy(struct vcpus *vcpus)
+{
+    if (!vcpus)
+        return;
+    pthread_mutex_lock(&vcpus->lock);
+    vcpus->quit = true;
+    kick_all(vcpus);
+    pthread_cond_broadcast(&vcpus->changed);
+    pthread_mutex_unlock(&vcpus->lock);
+    for (unsigned i = 0; i < vcpus->config.count; i++) {
+        struct vcpu *v = &vcpus->vcpu[i];
+        if (v->started)
+            pthread_join(v->thread, NULL);
+        if (v->run)
+            munmap(v->run, vcpus->run_size);
+        if (v->fd >= 0)
+            close(v->fd);
+    }
+    pthread_cond_destroy(&vcpus->changed);
+    pthread_mutex_destroy(&vcpus->lock);
+    free(vcpus);
+}
+
+int vcpus_load(struct vcpus *vcpus, const struct boot_entry *entry)
+{
+    for (unsigned i = 0; i < vcpus->config.count; i++) {
+        struct vcpu *v = &vcpus->vcpu[i];
+        int err = vcpu_state_load(v->fd, v->name, i, entry, !vcpus->loaded);
+        if (err)
+            return err;
+        pthread_mutex_lock(&vcpus->lock);
+        v->ended = false;
+        pthread_mutex_unlock(&vcpus->lock);
+    }
+    vcpus->loaded = true;
+    return 0;
+}
