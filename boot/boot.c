@@ -76,12 +76,12 @@ int boot_claim(const struct boot_config *config, const struct mem *mem, uint64_t
     *hva = mem_at(mem, gpa, size);
     if (*hva)
         return 0;
+    unsigned long long end = gpa + size;
     log_error(
         config->kernel_name,
         "cannot load kernel: it needs RAM up to 0x%llx, there are %llu MiB; give -m %lluM "
         "or more",
-        (unsigned long long)(gpa + size), mib(low_ram(mem)),
-        mib(gpa + size + (config->initrd_name ? config->initrd_size : 0)));
+        end, mib(low_ram(mem)), mib(end + (config->initrd_name ? config->initrd_size : 0)));
     return -ENOMEM;
 }
 

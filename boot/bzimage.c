@@ -50,12 +50,13 @@ static int refuse(const struct boot_config *config, const char *why, const char 
 
 static int check_complete(const struct boot_config *config, const struct image *image)
 {
-    if (range_within(image->code, image->code_size, config->kernel_size))
+    unsigned long long need = image->code + image->code_size;
+    if (need <= config->kernel_size)
         return 0;
     log_error(config->kernel_name,
               "cannot load kernel: the file has %zu bytes, its header says %llu; get a "
               "complete copy",
-              config->kernel_size, (unsigned long long)(image->code + image->code_size));
+              config->kernel_size, need);
     return -ENOEXEC;
 }
 
