@@ -26,7 +26,7 @@ alphabet() {
     local log=$1 i
     for ((i = 0; i < 200; i++)); do
         if grep -q '^send' "$log"; then
-            printf 'abcdefghijklmnopqrstuvwxyz%.0s' {1..150}
+            printf 'abcdefghijklmnopqrstuvwxyz%.0s' {1..200}
             return
         fi
         sleep 0.05
@@ -95,13 +95,13 @@ mkdir -p "$LOGS" "$(dirname "$RESULT")"
 make -s guests || exit 1
 
 tiny hello-real 1 "$G/hello-real.bin"
-tiny hello-real-moved 3 --entry real@0x20000 "$G/hello-real.bin" # it notices
+tiny hello-real-moved 5 --entry real@0x20000 "$G/hello-real.bin" # it notices
 tiny hello-protected 1 --entry protected@0x100000 "$G/hello-protected.bin"
 tiny hello-long 1 --entry long@0x100000 "$G/hello-long.bin"
 tiny hello-vmlinux 1 "$G/hello-vmlinux.elf"
 
 guest serial 1 serial ""
-guest serial-input 1 serial "input=3900"
+guest serial-input 1 serial "input=5200"
 guest timer 1 timer ""
 guest smp-1 1 smp "cpus=1"
 guest smp-2 1 smp "cpus=2" --cpus 2

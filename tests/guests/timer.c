@@ -91,24 +91,38 @@ static void pit(void)
     check(ticks > 0, "HLT ends with an interrupt");
 }
 
-/* Linux calibrates the TSC with this one: mode 0, gate up, poll the output. */
-static void pit_channel2(void)
+/* 10 ms by channel 2, the one that Linux calibrates the TSC with: mode 0, gate up, poll the
+ * output. Returns how long it took by the PM timer. */
+static uint32_t pit_10_ms(void)
 {
-    uint16_t count = PIT_HZ / 100; /* 10 ms */
+    uint16_t count = PIT_HZ / 100;
 
-    outb(0x61, (uint8_t)((inb(0x61) & ~3) | 1)); /* gate on, speaker off */
     outb(0x43, 0xb0);
     outb(0x42, (uint8_t)count);
-    outb(0x42, (uint8_t)(count >> 8));
     uint32_t start = inl(PM_TIMER);
-    bool low = !(inb(0x61) & 0x20);
+    outb(0x42, (uint8_t)(count >> 8));
+    if (inb(0x61) & 0x20) /* the output is low until the count ends */
+        return 0;
     while (!(inb(0x61) & 0x20) && elapsed_since(start) < pm_ticks(PATIENCE_MS))
         cpu_relax();
-    uint32_t took = elapsed_since(start);
-    check(low && (inb(0x61) & 0x20), "PIT channel 2 ends its count");
-    check(took >= pm_ticks(9), "not before 10 ms: %u us",
-          (uint32_t)((uint64_t)took * 1000000 / PM_HZ));
+    return elapsed_since(start);
+}
+
+/* Delays only make it longer, so the shortest of some is near the truth. */
+static void pit_channel2(void)
+{
+    uint32_t best = pm_ticks(PATIENCE_MS);
+
+    outb(0x61, (uint8_t)((inb(0x61) & ~3) | 1)); /* gate on, speaker off */
+    for (unsigned i = 0; i < 50 && best > pm_ticks(11); i++) {
+        uint32_t took = pit_10_ms();
+        if (took < best)
+            best = took;
+    }
     outb(0x61, (uint8_t)(inb(0x61) & ~3));
+    check(best >= pm_ticks(9) && best <= pm_ticks(11),
+          "10 ms by PIT channel 2 are %u us by the PM timer",
+          (uint32_t)((uint64_t)best * 1000000 / PM_HZ));
 }
 
 static unsigned bcd(uint8_t reg)
