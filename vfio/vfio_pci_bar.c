@@ -16,8 +16,8 @@
  */
 #include <errno.h>
 #include <inttypes.h>
-#include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 
@@ -41,8 +41,10 @@ static uint32_t bar_flags(uint32_t reg)
  * have less. 0: no such size. */
 static uint64_t bar_size(uint64_t region_size, unsigned bar, uint32_t flags)
 {
-    uint64_t size = bar == PCI_BAR_ROM ? 2048 : flags & PCI_BASE_ADDRESS_SPACE_IO ? 4 : 16;
+    uint64_t size = (flags & PCI_BASE_ADDRESS_SPACE_IO) ? 4 : 16;
 
+    if (bar == PCI_BAR_ROM)
+        size = 2 * KIB;
     while (size && size < region_size)
         size <<= 1;
     return size;
@@ -103,19 +105,18 @@ int vfio_pci_bars_probe(struct vfio_pci *pci)
  */
 static void exclude(struct vfio_region *region, uint64_t start, uint64_t end)
 {
-    struct vfio_area left[VFIO_AREAS_MAX];
-    unsigned nr = 0;
+    const struct vfio_region old = *region;
 
-    for (unsigned i = 0; i < region->areas; i++) {
-        uint64_t first = region->area[i].offset, last = first + region->area[i].size;
+    region->areas = 0;
+    for (unsigned i = 0; i < old.areas; i++) {
+        uint64_t first = old.area[i].offset, last = first + old.area[i].size;
         const uint64_t piece[2][2] = {{first, MIN(last, start)}, {MAX(first, end), last}};
 
         for (unsigned k = 0; k < 2; k++)
-            if (piece[k][0] < piece[k][1] && nr < VFIO_AREAS_MAX)
-                left[nr++] = (struct vfio_area){piece[k][0], piece[k][1] - piece[k][0]};
+            if (piece[k][0] < piece[k][1] && region->areas < VFIO_AREAS_MAX)
+                region->area[region->areas++] =
+                    (struct vfio_area){piece[k][0], piece[k][1] - piece[k][0]};
     }
-    memcpy(region->area, left, nr * sizeof(left[0]));
-    region->areas = nr;
 }
 
 /*
@@ -360,24 +361,8 @@ void vfio_pci_bar_unmap(struct pci_dev *dev, unsigned bar)
 
 /* ---- description ---- */
 
-struct text {
-    char buf[512];
-    size_t len;
-};
-
-__attribute__((format(printf, 2, 3))) static void text_add(struct text *t, const char *fmt, ...)
-{
-    va_list args;
-
-    va_start(args, fmt);
-    int n = vsnprintf(t->buf + t->len, sizeof(t->buf) - t->len, fmt, args);
-    va_end(args);
-    if (n > 0)
-        t->len = MIN(t->len + (size_t)n, sizeof(t->buf) - 1);
-}
-
 /* 16M, 4K, 128: the largest unit that gives a whole number. */
-static void text_add_size(struct text *t, uint64_t size)
+static void print_size(FILE *f, uint64_t size)
 {
     static const char unit[][2] = {"", "K", "M", "G", "T"};
     unsigned i = 0;
@@ -386,60 +371,70 @@ static void text_add_size(struct text *t, uint64_t size)
         size /= KIB;
         i++;
     }
-    text_add(t, " %" PRIu64 "%s", size, unit[i]);
+    fprintf(f, " %" PRIu64 "%s", size, unit[i]);
 }
 
 /* ", trapped 0x2000-0x2fff (MSI-X table)" for what lies between two direct areas. */
-static void text_add_gap(struct text *t, const struct vfio_pci_bar *bar, uint64_t start,
-                         uint64_t end, const char **lead)
+static void print_gap(FILE *f, const struct vfio_pci_bar *bar, uint64_t start, uint64_t end,
+                      const char **lead)
 {
     const struct vfio_pci *pci = bar->pci;
 
     if (start >= end)
         return;
-    text_add(t, "%s0x%" PRIx64 "-0x%" PRIx64, *lead, start, end - 1);
+    fprintf(f, "%s0x%" PRIx64 "-0x%" PRIx64, *lead, start, end - 1);
     *lead = ", ";
     for (unsigned i = 0; i < pci->traps; i++) {
         const struct vfio_pci_trap *trap = &pci->trap[i];
         if (trap->bar == bar->region.index && trap->start < end &&
             trap->start + trap->size > start) {
-            text_add(t, " (%s)", trap->label);
+            fprintf(f, " (%s)", trap->label);
             return;
         }
     }
 }
 
-static void text_add_access(struct text *t, const struct vfio_pci_bar *bar)
+static void print_access(FILE *f, const struct vfio_pci_bar *bar)
 {
     const struct vfio_region *region = &bar->region;
     const char *lead = ", trapped ";
     uint64_t end = 0; /* of the area before */
 
-    text_add(t, region->areas ? " direct" : " trapped");
+    fputs(region->areas ? " direct" : " trapped", f);
     for (unsigned i = 0; i < region->areas; i++) {
-        text_add_gap(t, bar, end, region->area[i].offset, &lead);
+        print_gap(f, bar, end, region->area[i].offset, &lead);
         end = region->area[i].offset + region->area[i].size;
     }
     if (region->areas)
-        text_add_gap(t, bar, end, region->size, &lead);
+        print_gap(f, bar, end, region->size, &lead);
+}
+
+static void print_bar(FILE *f, const struct vfio_pci *pci, unsigned i)
+{
+    const struct pci_bar *bar = &pci->dev.bar[i];
+
+    if (i == PCI_BAR_ROM)
+        fputs("ROM", f);
+    else
+        fprintf(f, "BAR%u%s", i, (bar->flags & PCI_BASE_ADDRESS_SPACE_IO) ? " I/O" : "");
+    fprintf(f, " 0x%" PRIx64, pci_bar_value(&pci->dev, i));
+    print_size(f, bar->size);
+    if (i != PCI_BAR_ROM)
+        print_access(f, &pci->bar[i]);
 }
 
 void vfio_pci_bars_describe(const struct vfio_pci *pci)
 {
     for (unsigned i = 0; i < PCI_BARS; i++) {
-        const struct pci_bar *bar = &pci->dev.bar[i];
-        struct text t = {.len = 0};
+        char *line = NULL;
+        size_t size;
+        FILE *f = pci->dev.bar[i].size ? open_memstream(&line, &size) : NULL;
 
-        if (!bar->size)
+        if (!f)
             continue;
-        if (i == PCI_BAR_ROM)
-            text_add(&t, "ROM");
-        else
-            text_add(&t, "BAR%u%s", i, bar->flags & PCI_BASE_ADDRESS_SPACE_IO ? " I/O" : "");
-        text_add(&t, " 0x%" PRIx64, pci_bar_value(&pci->dev, i));
-        text_add_size(&t, bar->size);
-        if (i != PCI_BAR_ROM)
-            text_add_access(&t, &pci->bar[i]);
-        log_note(pci->dev.name, "%s", t.buf);
+        print_bar(f, pci, i);
+        if (fclose(f) == 0)
+            log_note(pci->dev.name, "%s", line);
+        free(line);
     }
 }

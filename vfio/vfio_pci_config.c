@@ -197,7 +197,7 @@ static void relink_caps(struct vfio_pci *pci)
 {
     uint8_t *config = pci->dev.config;
     uint8_t *link = config + PCI_CAPABILITY_LIST;
-    unsigned pos = config[PCI_STATUS] & PCI_STATUS_CAP_LIST ? *link & ~3U : 0;
+    unsigned pos = (config[PCI_STATUS] & PCI_STATUS_CAP_LIST) ? *link & ~3U : 0;
     uint64_t seen = 0; /* by position / 4 */
 
     *link = 0;

@@ -150,10 +150,10 @@ static int intx_init(struct vfio_pci *pci)
     if (!err)
         return 0;
     if (!pci->msi.pos && !pci->msix.pos) {
-        log_error(pci->dev.name,
-                  "cannot set up INTx: %s; the device has no other interrupt, and INTx needs "
-                  "irqfd with resampling (full in-kernel irqchip)",
-                  strerror(-err));
+        log_error(pci->dev.name, "cannot set up INTx, the device's only interrupt: %s; %s",
+                  strerror(-err),
+                  err == -EBUSY ? "free the devices of the host that share its line"
+                                : "it needs irqfd with resampling (full in-kernel irqchip)");
         return err;
     }
     log_warn(pci->dev.name, "cannot set up INTx: %s; the guest has to use MSI", strerror(-err));
@@ -338,9 +338,10 @@ bool vfio_pci_msi_init(struct vfio_pci *pci, unsigned pos)
     unsigned count = irq_count(pci, VFIO_PCI_MSI_IRQ_INDEX, &info);
     uint16_t flags = get_le16(cap + PCI_MSI_FLAGS) &
                      (PCI_MSI_FLAGS_QMASK | PCI_MSI_FLAGS_64BIT | PCI_MSI_FLAGS_MASKBIT);
-    unsigned order = MIN((flags & PCI_MSI_FLAGS_QMASK) >> 1, 5U); /* 6 and 7 are reserved */
+    unsigned order = (flags & PCI_MSI_FLAGS_QMASK) >> 1U;
     unsigned len = msi_cap_len(flags);
 
+    order = MIN(order, 5U); /* 6 and 7 are reserved */
     while (order && 1U << order > count)
         order--;
     if (!count || pci->msi.pos || pos + len > PCI_CFG_SPACE_SIZE ||

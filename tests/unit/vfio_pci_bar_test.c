@@ -55,6 +55,19 @@ Test(vfio_pci_bar, the_hosts_addresses_do_not_show)
     cr_expect_eq(cfg_read(&w, PCI_ROM_ADDRESS, 4), 0);
 }
 
+Test(vfio_pci_bar, a_bar_that_the_host_has_not_assigned_is_none)
+{
+    fake_vfio_bar(&w.vfio, 0, 0, 0);
+    put_le32(w.vfio.config + PCI_BASE_ADDRESS_0, 0x5a00000c);
+    fake_vfio_bar(&w.vfio, 6, 0, 0); /* the kernel could not read the ROM */
+    cr_assert_eq(world_create(&w), 0);
+    cfg_write(&w, PCI_BASE_ADDRESS_0, 4, UINT32_MAX);
+    cfg_write(&w, PCI_ROM_ADDRESS, 4, UINT32_MAX);
+    cr_expect_eq(cfg_read(&w, PCI_BASE_ADDRESS_0, 4), 0);
+    cr_expect_eq(cfg_read(&w, PCI_ROM_ADDRESS, 4), 0);
+    cr_expect_eq(w.pci->dev.bar[1].size, 64 * KIB, "its neighbour is no upper half");
+}
+
 Test(vfio_pci_bar, sizing_with_decoding_on)
 {
     cr_assert_eq(world_create(&w), 0);

@@ -139,6 +139,14 @@ Test(vfio_pci_config, hostile_list_is_a_ring)
     expect_bounded_lists();
 }
 
+Test(vfio_pci_config, hostile_list_is_a_ring_of_hidden_ones)
+{
+    fake_vfio_cap(&w.vfio, 0xc8, PCI_CAP_ID_EA, 0xd8);
+    fake_vfio_cap(&w.vfio, 0xd8, PCI_CAP_ID_HT, 0xc8);
+    fake_vfio_ext_cap(&w.vfio, 0x150, PCI_EXT_CAP_ID_ARI, 0x150);
+    expect_bounded_lists();
+}
+
 Test(vfio_pci_config, hostile_list_points_into_the_header)
 {
     fake_vfio_cap(&w.vfio, 0x40, PCI_CAP_ID_VNDR, 0x10);

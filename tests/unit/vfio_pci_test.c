@@ -3,6 +3,8 @@
  */
 #include <dirent.h>
 #include <errno.h>
+#include <stdio.h>
+#include <string.h>
 
 #include "tests/unit/vfio_pci_world.h"
 
@@ -28,6 +30,19 @@ static unsigned open_files(void)
     while (readdir(dir))
         n++;
     closedir(dir);
+    return n;
+}
+
+/* Mappings of the fake device's BARs. */
+static unsigned bar_mappings(void)
+{
+    FILE *maps = fopen("/proc/self/maps", "re");
+    char line[512];
+    unsigned n = 0;
+
+    while (fgets(line, sizeof(line), maps))
+        n += strstr(line, "memfd:bar") != NULL;
+    fclose(maps);
     return n;
 }
 
@@ -155,6 +170,15 @@ Test(vfio_pci, region_info_failure_is_told)
 {
     fake_vfio_fail(&w.vfio, FAKE_REGION_INFO, 3, EPERM);
     cr_expect_eq(world_create(&w), -EPERM);
+}
+
+Test(vfio_pci, end_unmaps)
+{
+    cr_assert_eq(world_create(&w), 0);
+    cr_expect_eq(bar_mappings(), 3);
+    vfio_pci_destroy(w.pci);
+    w.pci = NULL;
+    cr_expect_eq(bar_mappings(), 0);
 }
 
 Test(vfio_pci, end_stops_dma_before_anything_is_unmapped)
