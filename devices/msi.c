@@ -2,9 +2,9 @@
  * msi.c: MSI and MSI-X as the guest sees them, and the eventfds and routes behind.
  *
  * PCI Local Bus 3.0, 6.8.1 "MSI Capability Structure", 6.8.2 "MSI-X Capability and Table
- * Structures" and 6.8.3 "MSI and MSI-X Operation" (masking and pending bits in 6.8.3.2 to
- * 6.8.3.4). Both mechanisms decode what the guest wrote into a message and a mask bit for each
- * vector; update() then makes the eventfds, tells the device, and connects or disconnects.
+ * Structures", 6.8.3 "MSI and MSI-X Operation" (6.8.3.5 for masks and pending bits). Both
+ * mechanisms decode what the guest wrote into a message and a mask bit for each vector;
+ * update() then makes the eventfds, tells the device, and connects or disconnects.
  *
  * Not done here: the capabilities themselves (they are the function's configuration space) and
  * TPH steering tags. A vector's pending bit is whether its eventfd is signalled; nothing reads
@@ -27,8 +27,8 @@
 #define MSI_VECTORS_MAX 32
 _Static_assert(MSIX_ENTRY_SIZE == PCI_MSIX_ENTRY_SIZE, "MSI-X table entry");
 
-/* Interrupt messages are writes to 0xFEExxxxx (Intel SDM volume 3, 11.11.1 "Message Address
- * Register Format"); a write elsewhere is none, and KVM could make nothing of it. */
+/* Interrupt messages are writes to 0xFEExxxxx (Intel SDM volume 3, APIC chapter, "Message
+ * Address Register Format"); a write elsewhere is none, and KVM could make nothing of it. */
 #define MSI_ADDRESS_MASK 0xfffffffffff00000ULL
 #define MSI_ADDRESS_BASE 0x00000000fee00000ULL
 
@@ -78,6 +78,16 @@ static void complain_no_route(struct msi *msi, unsigned vector)
             "cannot route interrupt vector %u: the routing table is full, with %u of this "
             "device's %u vectors in it; pass fewer devices",
             vector, routed, msi->nr);
+}
+
+static uint64_t table_size(const struct msi *msi)
+{
+    return (uint64_t)msi->nr * MSIX_ENTRY_SIZE;
+}
+
+static uint8_t *table_entry(const struct msi *msi, unsigned i)
+{
+    return msi->table + (size_t)i * MSIX_ENTRY_SIZE;
 }
 
 /* ---- one vector ---- */
@@ -310,7 +320,7 @@ void msi_reset(struct msi *msi)
         vector_set(&msi->vector[i], (struct hv_msi){0}, true);
         if (!msi->table)
             continue;
-        uint8_t *entry = msi->table + i * MSIX_ENTRY_SIZE;
+        uint8_t *entry = table_entry(msi, i);
         memset(entry, 0, MSIX_ENTRY_SIZE);
         put_le32(entry + PCI_MSIX_ENTRY_VECTOR_CTRL, PCI_MSIX_ENTRY_CTRL_MASKBIT);
     }
@@ -378,21 +388,21 @@ void msix_control_write(struct msi *msi, uint16_t control)
 
 uint64_t msix_table_read(const struct msi *msi, uint32_t offset, unsigned size)
 {
-    if (size > 8 || !range_within(offset, size, msi->nr * MSIX_ENTRY_SIZE))
+    if (size > 8 || !range_within(offset, size, table_size(msi)))
         return 0;
     return get_le(msi->table + offset, size);
 }
 
 void msix_table_write(struct msi *msi, uint32_t offset, unsigned size, uint64_t value)
 {
-    if (!size || size > 8 || !range_within(offset, size, msi->nr * MSIX_ENTRY_SIZE))
+    if (!size || size > 8 || !range_within(offset, size, table_size(msi)))
         return;
     put_le(msi->table + offset, size, value);
 
     unsigned first = offset / MSIX_ENTRY_SIZE;
     unsigned end = (offset + size - 1) / MSIX_ENTRY_SIZE + 1;
     for (unsigned i = first; i < end; i++) {
-        uint8_t *entry = msi->table + i * MSIX_ENTRY_SIZE;
+        uint8_t *entry = table_entry(msi, i);
         uint8_t *control = entry + PCI_MSIX_ENTRY_VECTOR_CTRL;
         put_le32(control, get_le32(control) & PCI_MSIX_ENTRY_CTRL_MASKBIT);
         struct hv_msi msg = {get_le64(entry + PCI_MSIX_ENTRY_LOWER_ADDR) & ~3ULL,

@@ -112,7 +112,6 @@ int pci_dev_set_bar(struct pci_dev *dev, unsigned bar, uint64_t size, uint32_t f
     uint64_t mask = ~(size - 1);
     unsigned reg = bar_register(bar);
     dev->bar[bar] = (struct pci_bar){.size = size, .flags = flags};
-    mask &= bar_address_mask(dev, bar);
     if (bar == PCI_BAR_ROM)
         mask |= PCI_ROM_ADDRESS_ENABLE;
     put_le32(&dev->config[reg], flags);

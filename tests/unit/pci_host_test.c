@@ -132,6 +132,9 @@ Test(pci_host, data_port_widths)
     out(r, CFC + 3, 1, 0x55);
     out(r, CFC + 1, 2, 0x7766);
     cr_expect_eq(get_le32(&r->dev.config[0x40]), 0x55776611);
+    cr_expect_eq(in(r, CFC, 4), 0x55776611);
+    out(r, CF8, 4, CONF1(PCI_DEVFN(3, 1), 0x48));
+    cr_expect_eq(get_le32(&r->dev.config[0x44]), 0, "the latch is not data");
     rig_free(r);
 }
 

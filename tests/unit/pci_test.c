@@ -677,6 +677,20 @@ Test(pci, assign_overflows_to_64_bit)
     rig_free(r);
 }
 
+Test(pci, assign_large_bars)
+{
+    struct rig *r = rig_new();
+    struct pci_dev *dev = add(r, 0, PCI_DEVFN(1, 0));
+
+    r->bus.mmio64_base = 5 * GIB; /* no multiple of the BAR's size */
+    cr_assert_eq(pci_dev_set_bar(dev, 0, 256 * MIB, WIDE), 0);
+    cr_assert_eq(pci_dev_set_bar(dev, 2, 16 * GIB, WIDE | PREF), 0);
+    cr_assert_eq(pci_bus_assign(&r->bus), 0);
+    cr_expect_eq(pci_bar_value(dev, 2), 16 * GIB);
+    cr_expect(IN64(dev, 0), "larger than 128 MiB, if not prefetchable");
+    rig_free(r);
+}
+
 Test(pci, assign_without_a_64_bit_window)
 {
     struct rig *r = rig_new();
@@ -696,12 +710,14 @@ Test(pci, assign_failure_has_the_figures)
     FILE *file = tmpfile();
     int saved = dup(2);
     char text[2048];
+    uint64_t size, align;
 
     cr_assert(file);
     cr_assert_eq(pci_dev_set_bar(dev, 0, GIB, MEM), 0);
     cr_assert_eq(pci_dev_set_bar(dev, 1, MIB, MEM), 0);
     dup2(fileno(file), 2);
     int err = pci_bus_assign(&r->bus);
+    pci_bus_mmio64_need(&r->bus, &size, &align); /* only counts */
     dup2(saved, 2);
     close(saved);
     rewind(file);
@@ -711,6 +727,7 @@ Test(pci, assign_failure_has_the_figures)
     cr_expect(strstr(text, "minivmm: fn: cannot place BAR 0 of 1048576 KiB") &&
                   strstr(text, "32-bit memory window of 524288 KiB"),
               "%s", text);
+    cr_expect(text[0] && strchr(text, '\n')[1] == '\0', "one line: %s", text);
     cr_expect_eq(pci_bar_value(dev, 0), 0, "not assigned");
     cr_expect(IN32(dev, 1), "the others are");
     rig_free(r);
