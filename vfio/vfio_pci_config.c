@@ -324,12 +324,13 @@ void vfio_pci_config_write(struct pci_dev *dev, unsigned offset, unsigned size, 
 {
     struct vfio_pci *pci = to_vfio_pci(dev);
     int command = byte_written(PCI_COMMAND, offset, size, value);
-    int pmcsr = pci->pm ? byte_written(pci->pm + PCI_PM_CTRL, offset, size, value) : -1;
+    int pmcsr = byte_written(pci->pm + PCI_PM_CTRL, offset, size, value);
+    bool sleep = pci->asleep;
 
-    bool interrupted = pmcsr >= 0 || resets_function(pci, offset, size, value);
-
-    if (pmcsr >= 0)
-        pci->asleep = (pmcsr & PCI_PM_CTRL_STATE_MASK) == 3;
+    if (pci->pm && pmcsr >= 0)
+        sleep = (pmcsr & PCI_PM_CTRL_STATE_MASK) == 3; /* D3hot */
+    bool interrupted = sleep != pci->asleep || resets_function(pci, offset, size, value);
+    pci->asleep = sleep;
     if (interrupted)
         vfio_pci_slots_drop(pci);
     if (command >= 0 && !(command & PCI_COMMAND_MEMORY)) {

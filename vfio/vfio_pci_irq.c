@@ -418,7 +418,6 @@ bool vfio_pci_msix_init(struct vfio_pci *pci, unsigned pos)
     pci->trap[pci->traps++] = table;
     pci->trap[pci->traps++] = pba;
     pci->msix.pos = pos;
-    pci->msix.len = PCI_CAP_MSIX_SIZEOF;
     pci->msix.dynamic = !(info & VFIO_IRQ_INFO_NORESIZE);
     return true;
 }

@@ -53,7 +53,7 @@ struct vfio_pci_vectors {
     struct vfio_pci *pci;
     uint32_t index; /* VFIO_PCI_MSI_IRQ_INDEX or VFIO_PCI_MSIX_IRQ_INDEX */
     unsigned pos;   /* the capability; 0: there is none */
-    unsigned len;   /* of the capability */
+    unsigned len;   /* of the MSI capability */
     bool dynamic;   /* vectors can be added while others are in use */
     unsigned armed; /* vectors [0, armed) exist at the device */
     int *fd;        /* their triggers, msi.nr of them; -1: none */

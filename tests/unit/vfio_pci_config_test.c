@@ -333,6 +333,17 @@ Test(vfio_pci_config, slots_are_gone_in_d3hot)
     cr_expect_not_null(fake_hv_slot_at(&w.hv, WORLD_BAR0 + 0x4000000));
 }
 
+Test(vfio_pci_config, power_management_without_a_change_of_state)
+{
+    cr_assert_eq(world_create(&w), 0);
+    world_start_guest(&w);
+    unsigned added = w.hv.calls[FAKE_SLOT_ADD];
+    cfg_write(&w, 0x40 + PCI_PM_CTRL, 2, PCI_PM_CTRL_PME_ENABLE);
+    cfg_write(&w, 0x40 + PCI_PM_CTRL, 2, 1); /* D1: the BARs answer */
+    cr_expect_eq(w.hv.calls[FAKE_SLOT_ADD], added, "slots are costly to change");
+    cr_expect_eq(fake_hv_live_slots(&w.hv), 3);
+}
+
 Test(vfio_pci_config, d3hot_while_decoding_is_off_maps_nothing_later)
 {
     cr_assert_eq(world_create(&w), 0);
