@@ -135,8 +135,7 @@ static int check_host(struct kvm *kvm, unsigned cpus)
     int version = call_number(kvm->dev_fd, KVM_GET_API_VERSION, 0);
     if (version != KVM_API_VERSION) {
         log_error(KVM_NODE,
-                  "cannot use KVM: its API version is %d, not %d; use Linux 5.10 or "
-                  "later",
+                  "cannot use KVM: its API version is %d, not %d; use Linux 5.10 or later",
                   version, KVM_API_VERSION);
         return -ENOTSUP;
     }
