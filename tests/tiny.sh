@@ -93,6 +93,10 @@ fi
 mkdir -p "$LOGS" "$(dirname "$RESULT")"
 : >"$RESULT"
 make -s guests || exit 1
+if ! [ -x "$MINIVMM" ]; then
+    verdict "FAIL tiny: there is no $MINIVMM; run make"
+    exit 1
+fi
 
 tiny hello-real 1 "$G/hello-real.bin"
 tiny hello-real-moved 5 --entry real@0x20000 "$G/hello-real.bin" # it notices

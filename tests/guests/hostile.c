@@ -277,6 +277,28 @@ static void msrs(void)
     check(true, "MSRs, whether they exist (%u) or not", there);
 }
 
+static volatile uint32_t stop, stopped;
+
+/* What the other processors do all the while: the same holes and configuration space, at the
+ * same time. CF8 with its latch is left to the first. */
+static void other(unsigned cpu)
+{
+    uint64_t ecam = acpi_ecam();
+    uint32_t x = seed + cpu;
+
+    while (!stop) {
+        x = x * 1664525 + 1013904223; /* the upper bits are the random ones */
+        uint32_t where = x >> 4;
+        mmio_all_sizes(ecam + (where & 0x7fff000));
+        mmio_all_sizes(ecam + (where & 0xff8));
+        mmio_all_sizes(0xc0000000 + where);
+        mmio_all_sizes(IOAPIC + 0x20 + (where & 0xff));
+        inl((uint16_t)(where >> 8));
+        outw((uint16_t)(0x9000 + (where & 0xfff)), (uint16_t)x);
+    }
+    __atomic_add_fetch(&stopped, 1, __ATOMIC_SEQ_CST);
+}
+
 static volatile uint32_t ticks;
 
 static void on_tick(struct trap *trap)
@@ -306,6 +328,7 @@ int main(void)
         on_trap(vector, ignore);
     on_trap(2, ignore); /* NMI */
     mmio_ram_end();
+    unsigned others = smp_start(other, false);
     ports();
     string_io();
     chips();
@@ -314,6 +337,9 @@ int main(void)
     mmio_high();
     interrupt_controllers();
     msrs();
+    stop = 1;
+    if (others)
+        check(wait_count(&stopped, others, 4000), "%u other processors did the like", others);
     still_alive();
     finish("hostile");
 }

@@ -271,7 +271,7 @@ static void ap_kick(unsigned apic_id, uint32_t to, unsigned expect)
     if (wait_count(&ap_online, expect, 100))
         return;
     lapic_ipi(apic_id, to | ICR_STARTUP | AP_PAGE >> 12);
-    wait_count(&ap_online, expect, 2000);
+    wait_count(&ap_online, expect, 4000);
 }
 
 unsigned smp_start(void (*run)(unsigned cpu), bool all_at_once)

@@ -82,7 +82,7 @@ static void ping_pong(unsigned others)
         for (unsigned n = 1; n <= ROUNDS; n++) {
             uint32_t expect = pongs + 1;
             lapic_ipi(apic_ids[i], ICR_FIXED | PING_VECTOR);
-            exact &= wait_irqs(&pongs, expect, 1000);
+            exact &= wait_irqs(&pongs, expect, 4000);
         }
         exact &= pings[i] == ROUNDS;
     }
@@ -93,7 +93,7 @@ static void ping_pong(unsigned others)
     lapic_ipi(0, ICR_ALL_BUT_SELF | ICR_FIXED | PING_VECTOR);
     bool all = true;
     for (unsigned i = 1; i <= others; i++)
-        all &= wait_irqs(&pings[i], ROUNDS + 1, 1000);
+        all &= wait_irqs(&pings[i], ROUNDS + 1, 4000);
     check(all, "one interrupt to all but self reaches all");
 }
 
