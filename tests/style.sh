@@ -28,12 +28,12 @@ includes() {
     grep -nE '#include "boot/' vfio/*.[ch]
     grep -nE '#include "(devices|vfio)/' boot/*.[ch]
     grep -nE '#include <linux/kvm\.h>' devices/*.[ch] vfio/*.[ch] boot/*.[ch]
-    grep -lE '\bKVM_[A-Z0-9_]+\b' vmm/*.[ch] | grep -vE 'vmm/(kvm|vcpu|cpuid|uapi)\.[ch]'
+    grep -lE '\bKVM_[A-Z0-9_]+\b' vmm/*.[ch] | grep -vE 'vmm/(kvm|vcpu|vcpu_state|cpuid|uapi)\.[ch]'
 }
 
 # Where system calls to KVM and VFIO are made: to narrate, count and fail them, few places.
 ioctls() {
-    grep -lE '\bioctl\(' ./*/*.c | grep -vE '^\./(vmm/(kvm|vcpu|console)|vfio/vfio_kernel)\.c$'
+    grep -lE '\bioctl\(' ./*/*.c | grep -vE '^\./(vmm/(kvm|vcpu|vcpu_state)|vfio/vfio_kernel(_dev)?)\.c$'
 }
 
 # `file.c` and `function()` in the README's and the guides' tours exist.

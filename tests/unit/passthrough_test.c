@@ -3,7 +3,7 @@
  */
 #include <criterion/criterion.h>
 #include <errno.h>
-#include <string.h>
+#include <stdio.h>
 
 #include "devices/pci.h"
 #include "vmm/passthrough.h"
