@@ -10,7 +10,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -100,8 +99,8 @@ int vfio_sysfs_find(const char *text, char *path, size_t size)
 
 void vfio_sysfs_driver(const char *path, char *driver, size_t size)
 {
-    if (link_name(path, "driver", driver, size))
-        driver[0] = '\0';
+    driver[0] = '\0';
+    link_name(path, "driver", driver, size);
 }
 
 int vfio_sysfs_group(const char *path)
@@ -131,40 +130,41 @@ static bool holds_group(const char *path, const char *driver)
 }
 
 /* Adds to a list; one that is full ends in "..." from then on. */
-__attribute__((format(printf, 3, 4))) static void append(char *list, size_t size,
-                                                         const char *fmt, ...)
+static void append(char *list, size_t size, const char *separator, const char *item)
 {
     static const char more[] = " ...";
-    char item[128];
-    va_list args;
-    va_start(args, fmt);
-    vsnprintf(item, sizeof(item), fmt, args);
-    va_end(args);
-    size_t len = strlen(list);
-    size_t tail = sizeof(more) - 1;
+    size_t len = strlen(list), tail = sizeof(more) - 1;
     if (len >= tail && !strcmp(list + len - tail, more))
         return;
-    snprintf(list + len, size - len, "%s",
-             len + strlen(item) + sizeof(more) <= size ? item : more);
+    if (len + strlen(separator) + strlen(item) + sizeof(more) > size)
+        snprintf(list + len, size - len, "%s", more);
+    else
+        snprintf(list + len, size - len, "%s%s", len ? separator : "", item);
+}
+
+static void add_neighbour(struct vfio_sysfs_neighbours *out, const char *path)
+{
+    const char *name = vfio_sysfs_name(path);
+    char driver[64], item[128];
+    vfio_sysfs_driver(path, driver, sizeof(driver));
+    snprintf(item, sizeof(item), "%.60s %s", name, driver[0] ? driver : "(no driver)");
+    append(out->all, sizeof(out->all), ", ", item);
+    if (holds_group(path, driver))
+        append(out->in_use, sizeof(out->in_use), " ", name);
 }
 
 void vfio_sysfs_neighbours(int group, struct vfio_sysfs_neighbours *out)
 {
     struct dirent **entry;
-    char dir[64], path[PATH_MAX], driver[64];
+    char dir[64], path[PATH_MAX];
 
     out->all[0] = out->in_use[0] = '\0';
     snprintf(dir, sizeof(dir), "/sys/kernel/iommu_groups/%d/devices", group);
     int nr = scandir(dir, &entry, NULL, alphasort);
     for (int i = 0; i < nr; i++) {
-        const char *name = entry[i]->d_name;
-        snprintf(path, sizeof(path), "%s/%s", dir, name);
-        vfio_sysfs_driver(path, driver, sizeof(driver));
-        if (name[0] != '.')
-            append(out->all, sizeof(out->all), "%s%s %s", out->all[0] ? ", " : "", name,
-                   driver[0] ? driver : "(no driver)");
-        if (name[0] != '.' && holds_group(path, driver))
-            append(out->in_use, sizeof(out->in_use), "%s%s", out->in_use[0] ? " " : "", name);
+        snprintf(path, sizeof(path), "%s/%s", dir, entry[i]->d_name);
+        if (entry[i]->d_name[0] != '.')
+            add_neighbour(out, path);
         free(entry[i]);
     }
     if (nr >= 0)

@@ -382,7 +382,10 @@ static int device_info(struct vfio_device_info *info)
 static int set_irqs(const struct vfio_irq_set *set)
 {
     fake.irq_argsz = set->argsz;
-    memcpy(&fake.irq_set, set, sizeof(*set));
+    fake.irq_flags = set->flags;
+    fake.irq_index = set->index;
+    fake.irq_start = set->start;
+    fake.irq_count = set->count;
     if (set->argsz > sizeof(*set))
         memcpy(fake.irq_fd, set->data,
                set->argsz - sizeof(*set) < sizeof(fake.irq_fd) ? set->argsz - sizeof(*set)

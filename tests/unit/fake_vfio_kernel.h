@@ -66,8 +66,7 @@ struct fake_vfio_kernel {
     bool hv_missed;
     unsigned maps, resets, hot_resets;
     struct vfio_iommu_type1_dma_map map[8];
-    uint32_t irq_argsz;
-    struct vfio_irq_set irq_set;
+    uint32_t irq_argsz, irq_flags, irq_index, irq_start, irq_count; /* of the last SET_IRQS */
     int irq_fd[4];
     uint32_t hot_reset_count;
     int hot_reset_fd[8];

@@ -27,7 +27,10 @@ static struct vfio_device *dev;
 static struct {
     struct vfio_region_info info;
     struct vfio_region_info_cap_type type;
-    struct vfio_region_info_cap_sparse_mmap cap;
+    struct { /* struct vfio_region_info_cap_sparse_mmap up to its array */
+        struct vfio_info_cap_header header;
+        uint32_t nr_areas, reserved;
+    } cap;
     struct vfio_region_sparse_mmap_area area[AREAS];
 } sparse;
 
@@ -161,9 +164,10 @@ Test(vfio_kernel_dev, sparse_areas_that_lie)
     struct vfio_region r;
     static const uint64_t want[][2] = {{0x1000, 0x1000}, {0x4000, 0x2000}, {0xf000, 0x1000}};
     static const struct vfio_region_sparse_mmap_area lie[] = {
-        {0x4000, 0x2000},     {0x5000, 0x1000},     {0x3000, 0x2000}, {0x4000, 0x2000},
-        {0xf000, UINT64_MAX}, {0x10000, 0x1000},    {UINT64_MAX, 2},  {0x20000, UINT64_MAX},
-        {0x800, 0x1fff},      {UINT64_MAX - 1, 16}, {0x2800, 0x800},  {0, 0xfff},
+        {0x4000, 0x2000},     {0x5000, 0x1000},  {0x3000, 0x2000},     {0x4000, 0x2000},
+        {0xf000, UINT64_MAX}, {0x10000, 0x1000}, {UINT64_MAX, 2},      {0x20000, UINT64_MAX},
+        {0x20000, 0x1000},    {0x800, 0x1fff},   {UINT64_MAX - 1, 16}, {0x2800, 0x800},
+        {0, 0xfff},
     };
     memcpy(sparse.area, lie, sizeof(lie));
     sparse_region(&r, 0x10000, ARRAY_SIZE(lie));
@@ -299,10 +303,10 @@ Test(vfio_kernel_dev, irq_set_with_eventfds)
     uint32_t flags = VFIO_IRQ_SET_DATA_EVENTFD | VFIO_IRQ_SET_ACTION_TRIGGER;
     cr_expect_eq(dev->ops->irq_set(dev, VFIO_PCI_MSIX_IRQ_INDEX, flags, 2, 3, fds), 0);
     cr_expect_eq(k->irq_argsz, sizeof(struct vfio_irq_set) + 12);
-    cr_expect_eq(k->irq_set.flags, flags);
-    cr_expect_eq(k->irq_set.index, VFIO_PCI_MSIX_IRQ_INDEX);
-    cr_expect_eq(k->irq_set.start, 2);
-    cr_expect_eq(k->irq_set.count, 3);
+    cr_expect_eq(k->irq_flags, flags);
+    cr_expect_eq(k->irq_index, VFIO_PCI_MSIX_IRQ_INDEX);
+    cr_expect_eq(k->irq_start, 2);
+    cr_expect_eq(k->irq_count, 3);
     cr_expect_arr_eq(k->irq_fd, fds, sizeof(fds));
 }
 
@@ -314,7 +318,7 @@ Test(vfio_kernel_dev, irq_set_without_data)
     flags = VFIO_IRQ_SET_DATA_NONE | VFIO_IRQ_SET_ACTION_MASK;
     cr_expect_eq(dev->ops->irq_set(dev, 0, flags, 0, 1, NULL), 0);
     cr_expect_eq(k->irq_argsz, sizeof(struct vfio_irq_set));
-    cr_expect_eq(k->irq_set.count, 1);
+    cr_expect_eq(k->irq_count, 1);
 }
 
 Test(vfio_kernel_dev, irq_set_of_every_msix_vector)
@@ -325,7 +329,7 @@ Test(vfio_kernel_dev, irq_set_of_every_msix_vector)
     cr_expect_eq(k->irq_argsz, sizeof(struct vfio_irq_set) + 2048 * 4);
     cr_expect_eq(dev->ops->irq_set(dev, 2, flags, 0, 2049, fds), -EINVAL);
     cr_expect_eq(dev->ops->irq_set(dev, 2, flags, 0, UINT32_MAX, fds), -EINVAL);
-    cr_expect_eq(k->irq_set.count, 2048);
+    cr_expect_eq(k->irq_count, 2048);
 }
 
 Test(vfio_kernel_dev, irq_set_result_is_handed_up)

@@ -304,7 +304,10 @@ Test(vfio_kernel, device_refused)
 struct iommu_blob {
     struct vfio_iommu_type1_info info;
     struct vfio_iommu_type1_info_dma_avail avail; /* 12 bytes: what follows is unaligned */
-    struct vfio_iommu_type1_info_cap_iova_range cap;
+    struct { /* struct vfio_iommu_type1_info_cap_iova_range up to its array */
+        struct vfio_info_cap_header header;
+        uint32_t nr_iovas, reserved;
+    } cap;
     uint32_t range[8];
 } __attribute__((packed));
 
