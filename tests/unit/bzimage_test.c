@@ -173,6 +173,7 @@ Test(bzimage, contradictions)
         {0x1000000, 0x200000, 0x100000, 0x20}, /* the entry is past the code */
         {0x1000000, 0x200000, 0x100000, 0},
         {UINT64_MAX, 0x200000, 0x100000, 0x100},
+        {UINT64_MAX, 0x200000, 0x1000, 0x100}, /* rounds up to 0 */
         {UINT64_MAX - 0x100000, 1, 0x200000, 0x100},
         {LAYOUT_LOW_RAM_END, 0x80000000, 0x100000, 0x100},
         {0x1000000, 0x200000, UINT32_MAX, 0x100},
