@@ -4,7 +4,7 @@
 # after minivmm was killed without a chance to clean up. Then the host's own
 # driver must be able to have the card back.
 draws() { # NAME COUNT: the picture of the COUNTth boot is there and right
-    vm_wait "@@ DRAWN" 90 "$2" >/tmp/why || { fail "$1" "$(cat /tmp/why)"; return 1; }
+    vm_wait "@@ DRAWN" 240 "$2" >/tmp/why || { fail "$1" "$(cat /tmp/why)"; return 1; }
     drawn=$(grep -a -o "@@ DRAWN .*" "$vm_out" | tail -n 1 | tr -d '\r')
     check "$1" ask picture "$(echo "$1" | tr ' ' '-')" screen ${drawn#@@ DRAWN }
 }
@@ -15,16 +15,16 @@ check "hand over" to_vfio $CARD $SOUND
 vm_start card --vfio $CARD --vfio $SOUND --initrd $GUEST --cmdline "$QUIET t=display boots=2" $KERNEL
 draws "picture" 1 && vm_type go
 draws "picture after a reset" 2 && vm_type go
-vm_end 60
+vm_end 240
 vm_results
 equal "exit status" 0 "$status"
 
 vm_start killed --vfio $CARD --vfio $SOUND --initrd $GUEST --cmdline "$QUIET t=display" $KERNEL
-vm_wait "@@ DRAWN" 90
+vm_wait "@@ DRAWN" 240
 vm_kill
 vm_start again --vfio $CARD --vfio $SOUND --initrd $GUEST --cmdline "$QUIET t=display" $KERNEL
 draws "picture after kill -9" 1 && vm_type go
-vm_end 60
+vm_end 240
 vm_results
 
 check "card back to the host's driver" to_host bochs bochs-drm $CARD

@@ -20,12 +20,12 @@ in_peer nc -ll -p 7002 -e md5sum &
 echo $! >>/tmp/pids
 
 check "hand over" to_vfio "$nic"
-vm_run "MSI-X" 150 0 --cpus 2 --vfio "$nic" --initrd $GUEST --cmdline "$QUIET t=net boots=2 sum=${sum%% *}" $KERNEL
+vm_run "MSI-X" 240 0 --cpus 2 --vfio "$nic" --initrd $GUEST --cmdline "$QUIET t=net boots=2 sum=${sum%% *}" $KERNEL
 
 vm_start killed --vfio "$nic" --initrd $GUEST --cmdline "$QUIET t=net sum=${sum%% *}" $KERNEL
-vm_wait "PASS ping the peer" 90
+vm_wait "PASS ping the peer" 240
 vm_kill
-vm_run "INTx after kill -9" 90 0 --vfio "$nic" --initrd $GUEST --cmdline "$QUIET t=net irq=intx sum=${sum%% *}" $KERNEL
+vm_run "INTx after kill -9" 240 0 --vfio "$nic" --initrd $GUEST --cmdline "$QUIET t=net irq=intx sum=${sum%% *}" $KERNEL
 
 check "card back to the host's driver" to_host e1000e e1000e "$nic"
 sleep 1

@@ -8,16 +8,16 @@ modprobe nvme
 check "host's driver has it first" bind nvme "$disk"
 check "hand over" to_vfio "$disk"
 
-vm_run "MSI-X" 150 0 --cpus 2 --vfio "$disk" --initrd $GUEST --cmdline "$QUIET t=nvme boots=2 seed=21" $KERNEL
+vm_run "MSI-X" 240 0 --cpus 2 --vfio "$disk" --initrd $GUEST --cmdline "$QUIET t=nvme boots=2 seed=21" $KERNEL
 check "data on the raw file" ask data $base $size 21
 
 vm_start killed --vfio "$disk" --initrd $GUEST --cmdline "$QUIET t=nvme seed=22 mb=24 then=wait" $KERNEL
-vm_wait "driver bound" 90
+vm_wait "driver bound" 240
 vm_kill
-vm_run "after kill -9" 90 0 --vfio "$disk" --initrd $GUEST --cmdline "$QUIET t=nvme seed=23" $KERNEL
+vm_run "after kill -9" 240 0 --vfio "$disk" --initrd $GUEST --cmdline "$QUIET t=nvme seed=23" $KERNEL
 check "data on the raw file after kill -9" ask data $base $size 23
 
-vm_run "INTx" 90 0 --vfio "$disk" --initrd $GUEST --cmdline "$QUIET pci=nomsi t=nvme seed=24 mb=2 irq=intx" $KERNEL
+vm_run "INTx" 240 0 --vfio "$disk" --initrd $GUEST --cmdline "$QUIET pci=nomsi t=nvme seed=24 mb=2 irq=intx" $KERNEL
 check "data on the raw file with INTx" ask data $base $((2 << 20)) 24
 
 check "disk back to the host's driver" to_host nvme nvme "$disk"
