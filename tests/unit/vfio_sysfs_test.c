@@ -141,17 +141,25 @@ Test(vfio_sysfs, neighbours_and_those_in_the_way)
 Test(vfio_sysfs, neighbours_of_a_big_group_are_cut_at_a_name)
 {
     struct vfio_sysfs_neighbours near;
-    char name[16];
+    char name[16], driver[32] = "", end[40];
     for (int i = 0; i < 64; i++) {
         snprintf(name, sizeof(name), "0000:50:%02x.%d", i / 8, i % 8);
-        fake_sysfs_device(name, 7, "nvme");
+        fake_sysfs_device(name, 7, NULL);
     }
-    vfio_sysfs_neighbours(7, &near);
-    cr_expect_lt(strlen(near.all), sizeof(near.all));
-    cr_expect_gt(strlen(near.all), sizeof(near.all) - 32);
-    cr_expect_str_eq(near.all + strlen(near.all) - 8, "nvme ...");
-    cr_expect_gt(strlen(near.in_use), sizeof(near.in_use) - 20);
-    cr_expect_str_eq(near.in_use + strlen(near.in_use) - 4, " ...");
+    /* Every length of an item, so that it fits in all possible ways. */
+    for (size_t len = 1; len < 20; len++) {
+        memset(driver, 'x', len);
+        snprintf(end, sizeof(end), " %s ...", driver);
+        for (int i = 0; i < 64; i++) {
+            snprintf(name, sizeof(name), "0000:50:%02x.%d", i / 8, i % 8);
+            fake_sysfs_driver(name, driver);
+        }
+        vfio_sysfs_neighbours(7, &near);
+        cr_expect_gt(strlen(near.all), sizeof(near.all) - 48);
+        cr_expect_str_eq(near.all + strlen(near.all) - strlen(end), end);
+        cr_expect_gt(strlen(near.in_use), sizeof(near.in_use) - 20);
+        cr_expect_str_eq(near.in_use + strlen(near.in_use) - 4, " ...");
+    }
 }
 
 Test(vfio_sysfs, holder_is_named)
