@@ -63,7 +63,7 @@ static void pit_interrupts(const char *way)
     pit_stop();
     /* The first period may be cut short: counting starts in between two edges. */
     check(came && took >= pm_ticks(TICKS - 1), "%u of %u PIT interrupts by the %s, %u us",
-          ticks, TICKS, way, (uint32_t)((uint64_t)took * 1000000 / PM_HZ));
+          pit_ticks, TICKS, way, (uint32_t)((uint64_t)took * 1000000 / PM_HZ));
 }
 
 static void pit(void)
