@@ -398,8 +398,6 @@ static int add_slot_locked(struct kvm *kvm, uint64_t gpa, void *hva, uint64_t si
 static int slot_add(struct hv *hv, uint64_t gpa, void *hva, uint64_t size)
 {
     struct kvm *kvm = from_hv(hv);
-    if (!size) /* to KVM this is a removal */
-        return -EINVAL;
     pthread_mutex_lock(&kvm->lock);
     int ret = add_slot_locked(kvm, gpa, hva, size);
     pthread_mutex_unlock(&kvm->lock);

@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -170,6 +171,20 @@ Test(kvm, route_update_that_changes_nothing_makes_no_call)
     cr_expect_eq(hv->ops->route_add(hv, &other), gsi);
 }
 
+Test(kvm, routes_stay_when_kvm_takes_no_other)
+{
+    int gsi = hv->ops->route_add(hv, &msi);
+    for (int i = 1; i < 4; i++)
+        hv->ops->route_add(hv, &other);
+    hv->ops->route_remove(hv, (uint32_t)gsi);
+    without_kvm();
+    cr_expect_eq(hv->ops->route_add(hv, &msi), -ENOTTY, "in front of the others");
+    for (int i = 1; i < 4; i++)
+        cr_expect_eq(hv->ops->route_update(hv, (uint32_t)(gsi + i), &other), 0);
+    cr_expect_eq(hv->ops->route_update(hv, (uint32_t)gsi, &msi), -ENOENT);
+    with_kvm();
+}
+
 Test(kvm, irqfds)
 {
     int fd = eventfd(0, EFD_CLOEXEC), resample = eventfd(0, EFD_CLOEXEC);
@@ -205,13 +220,60 @@ Test(kvm, a_file_that_is_not_vfios)
     cr_expect_lt(hv->ops->vfio_file_remove(hv, STDERR_FILENO), 0);
 }
 
-Test(kvm, lines_and_reset)
+Test(kvm, lines)
 {
     for (uint32_t gsi = 0; gsi < LAYOUT_GSI_COUNT; gsi++) {
         cr_expect_eq(hv->ops->irq_line(hv, gsi, true), 0);
         cr_expect_eq(hv->ops->irq_line(hv, gsi, false), 0);
     }
+}
+
+struct chips {
+    struct kvm_irqchip chip[3];
+    struct kvm_pit_state2 pit;
+};
+
+static void get_chips(struct chips *c)
+{
+    memset(c, 0, sizeof(*c));
+    for (uint32_t i = 0; i < 3; i++) {
+        c->chip[i].chip_id = i;
+        cr_assert_eq(ioctl(kvm_vm_fd(kvm), KVM_GET_IRQCHIP, &c->chip[i]), 0);
+    }
+    cr_assert_eq(ioctl(kvm_vm_fd(kvm), KVM_GET_PIT2, &c->pit), 0);
+    for (size_t i = 0; i < ARRAY_SIZE(c->pit.channels); i++)
+        c->pit.channels[i].count_load_time = 0;
+}
+
+Test(kvm, reset_is_as_at_power_on)
+{
+    struct chips fresh, dirty, after;
+    get_chips(&fresh);
+    dirty = fresh;
+    for (uint32_t i = 0; i < 2; i++) {
+        dirty.chip[i].chip.pic.imr = 0xef;
+        dirty.chip[i].chip.pic.irq_base = 0x20;
+        dirty.chip[i].chip.pic.elcr = 0x08;
+    }
+    for (size_t i = 0; i < KVM_IOAPIC_NUM_PINS; i++)
+        dirty.chip[2].chip.ioapic.redirtbl[i].bits = 0x40 + i;
+    dirty.chip[2].chip.ioapic.id = 3;
+    for (size_t i = 0; i < ARRAY_SIZE(dirty.pit.channels); i++) {
+        dirty.pit.channels[i].mode = 2;
+        dirty.pit.channels[i].count = 0x1000;
+        dirty.pit.channels[i].gate = i == 2;
+    }
+    for (size_t i = 0; i < 3; i++)
+        cr_assert_eq(ioctl(kvm_vm_fd(kvm), KVM_SET_IRQCHIP, &dirty.chip[i]), 0);
+    cr_assert_eq(ioctl(kvm_vm_fd(kvm), KVM_SET_PIT2, &dirty.pit), 0);
+    get_chips(&after);
+    cr_assert_arr_neq(&after, &fresh, sizeof(fresh));
+
     cr_expect_eq(kvm_reset_irqchip(kvm), 0);
+    get_chips(&after);
+    for (size_t i = 0; i < 3; i++)
+        cr_expect_arr_eq(&after.chip[i], &fresh.chip[i], sizeof(fresh.chip[i]), "chip %zu", i);
+    cr_expect_arr_eq(&after.pit, &fresh.pit, sizeof(fresh.pit), "PIT");
 }
 
 /* ---- errors of the start: each its one line ---- */

@@ -123,6 +123,8 @@ GUEST(smp, ".code32\n"
            "movl $0x01000000, 0xfee00310\n movl $0x00004500, 0xfee00300\n"
            "movl $0x01000000, 0xfee00310\n movl $0x00004609, 0xfee00300\n"
            "99: jmp 99b\n");
+/* Where the second CPU would be if it did not wait for INIT and SIPI: it tells 0xee. */
+GUEST(smp_astray, ".code16\n movb $0xee, %al\n outb %al, $0x10\n 99: jmp 99b\n");
 GUEST(smp_second, ".code16\n"
                   "movb $0xa, %al\n outb %al, $0x10\n" DONE);
 
@@ -198,7 +200,7 @@ static struct vm {
         unsigned size;
     } tell[TOLD];
     uint8_t next;
-    atomic_bool stop_wanted;
+    atomic_bool stop_wanted, in_handler;
     uint64_t mmio_write[8];
     unsigned mmio_size[8], mmio_writes;
     atomic_int events[2], faults;
@@ -211,13 +213,16 @@ static uint64_t port_read(void *opaque, uint64_t offset, unsigned size)
     (void)size;
     if (offset == 1)
         return ++vm.next;
-    if (offset == 3) {
-        if (atomic_load(&vm.stop_wanted)) {
-            vcpus_stop_async(vm.vcpus);
-            sem_post(&vm.stopped);
-        }
-        return 0x44;
+    if (offset == 3 && atomic_load(&vm.stop_wanted)) {
+        atomic_store(&vm.in_handler, true);
+        vcpus_stop_async(vm.vcpus);
+        sem_post(&vm.stopped);
+        for (unsigned i = 0; i < 1000; i++) /* long enough for a pause that does not wait */
+            sched_yield();
+        atomic_store(&vm.in_handler, false);
     }
+    if (offset == 3)
+        return 0x44;
     return all_ones(size);
 }
 
@@ -542,6 +547,7 @@ Test(vcpu, reset_from_inside_an_access)
         vcpus_resume(vm.vcpus);
         wait_for(&vm.stopped, "stop asked for");
         vcpus_pause(vm.vcpus);
+        cr_expect_not(atomic_load(&vm.in_handler), "a handler runs while paused");
         cr_expect_eq(atomic_load(&vm.told), i + 1, "it ran on after the stop");
         reset();
     }
@@ -585,7 +591,11 @@ Test(vcpu, reset_leaves_nothing_of_the_boot_before)
         {0x200, 0xd0000006, 0},
         {0x250, 0x06060606, 0},
         {0x3b, 0x123, 0},
-        {0x1b, 0xfee00d00, 0xfee00900},
+        {0x1a0, 0x1800, 0x1801},
+        {0x1b, 0xfee00d00, 0xfee00900}, /* from here on in x2APIC mode: */
+        {0x80f, 0x1ff, 0xff},           /* spurious vector, software enable */
+        {0x808, 0x20, 0},               /* task priority */
+        {0x832, 0x30, 0x10000},         /* LVT timer */
     };
     uint32_t *list = at(0x2000);
     unsigned n = ARRAY_SIZE(msr);
@@ -616,11 +626,13 @@ Test(vcpu, second_cpu_by_init_and_sipi_also_after_reset)
 {
     PLACE(CODE, smp);
     PLACE(0x9000, smp_second);
+    PLACE(0, smp_astray);
     make(2, CPUID_HIDDEN, ENTRY_PROTECTED);
     for (unsigned boot = 0; boot < 3; boot++) {
         run_to_done();
         expect_told(2 * boot, 0xb, 1);
         expect_told(2 * boot + 1, 0xa, 1);
+        cr_expect_eq(atomic_load(&vm.told), 2 * boot + 2);
         reset();
     }
 }
