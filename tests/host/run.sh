@@ -15,6 +15,7 @@
 set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 
+{ # read to its end before it runs: an edit meanwhile does not break a running test
 limit=300 quiet='' shell=''
 while getopts t:qs opt; do
     case $opt in
@@ -194,3 +195,5 @@ if [ "$late" ]; then
 elif ! grep -q '^NOTE end' "$dir/results"; then
     die "the software host ended early; see $dir/console and $dir/qemu.err: $(tail -n 1 "$dir/qemu.err")"
 fi
+exit 0
+}
