@@ -143,7 +143,6 @@ row kernel-missing 4 'nowhere: .*No such file' "$M" "$T/nowhere"
 row kernel-directory 4 'directory: ' "$M" "$T/directory"
 row kernel-dev-zero 4 '/dev/zero: ' "$M" /dev/zero
 row kernel-fifo 4 'fifo: ' "$M" "$T/fifo"
-row kernel-empty 4 'empty: ' "$M" "$T/empty"
 if [ "$(id -u)" -eq 0 ]; then
     row kernel-unreadable 4 'Permission denied' \
         setpriv --reuid=65534 --regid=65534 --clear-groups "$M" "$T/unreadable"
@@ -167,6 +166,7 @@ kvm_row() {
     if [ "$no_kvm" ]; then skip "$1" "$no_kvm"; else row "$@"; fi
 }
 
+kvm_row kernel-empty 4 'empty: ' "$M" "$T/empty"
 kvm_row elf-header-only 4 'elf-header: ' "$M" "$T/elf-header"
 kvm_row elf-truncated 4 'elf-half: ' "$M" "$T/elf-half"
 kvm_row elf-other-machine 4 'elf-arm: .*(machine|x86)' "$M" "$T/elf-arm"
