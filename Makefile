@@ -19,9 +19,10 @@ CFLAGS  ?= -O2 -g
 CSTD    := -std=gnu17 -D_GNU_SOURCE -I. -DMINIVMM_VERSION='"$(VERSION)"' -pthread
 WARN    := -Wall -Wextra -Wshadow -Wconversion -Wno-sign-conversion -Wmissing-prototypes \
            -Wstrict-prototypes -Wvla -Wpointer-arith -Wundef -Werror
+# A comma inside $(if ...) has to hide.
+,       := ,
 SAN     := $(if $(SANITIZE),-fsanitize=address$(,)undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer)
 LDFLAGS += -pthread $(if $(STATIC),-static)
-,       := ,
 
 SRC   := $(sort $(wildcard vmm/*.c vfio/*.c devices/*.c boot/*.c))
 OBJ   := $(SRC:%.c=$B/obj/%.o)
