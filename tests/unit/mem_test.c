@@ -47,7 +47,7 @@ Test(mem, sizes_that_cannot_be)
                             1ULL << 60,
                             align_up(host_size() + 1, 4096)};
 
-    log_set_level((enum log_level)-1);
+    log_set_level((enum log_level) - 1);
     for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
         struct mem mem = {.fd = 77, .nr = 2};
         int want = bad[i] && bad[i] % 4096 == 0 ? -ENOMEM : -EINVAL;
@@ -151,7 +151,7 @@ Test(mem, all_that_the_host_has_and_no_more)
 {
     struct mem mem;
     host_ram = 4 * MIB;
-    log_set_level((enum log_level)-1);
+    log_set_level((enum log_level) - 1);
     cr_expect_eq(mem_init(&mem, 4 * MIB + 4096), -ENOMEM);
     cr_expect_eq(mem_init(&mem, 4 * MIB), 0);
     mem_fini(&mem);
