@@ -135,6 +135,7 @@ monitor() {
 # with what the guest says that it drew.
 picture() {
     local file=$dir/$1 size=$3 x y
+    [[ $size =~ ^[0-9]+x[0-9]+$ ]] || { echo "the guest names no size: '$size'"; return 1; }
     monitor screendump "{\"filename\":\"$file.ppm\",\"device\":\"$2\"}" || return 1
     monitor screendump "{\"filename\":\"$file.png\",\"device\":\"$2\",\"format\":\"png\"}" || return 1
     x=${size%x*} y=${size#*x}
@@ -157,6 +158,12 @@ serve() { # REQUEST: from a scenario, answered with one line
         local offset bytes seed
         read -r offset bytes seed <<<"$rest"
         answer=$("$BUILD/host/bin/data" check "$dir/disk.raw" "$offset" "$bytes" "$seed" 2>&1) && answer=ok
+        ;;
+    # grep FILE TEXT: in what a device wrote outside
+    grep)
+        local file text
+        read -r file text <<<"$rest"
+        if grep -qF -e "$text" "$dir/$file"; then answer=ok; else answer="no '$text' in $file"; fi
         ;;
     *) answer="unknown request: $1" ;;
     esac
