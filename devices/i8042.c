@@ -16,6 +16,7 @@
 
 #include <errno.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdlib.h>
 
 #include "vmm/bus.h"
@@ -91,17 +92,16 @@ uint8_t i8042_reset_control_read(void *dev)
     return atomic_load(&i8042->reset_control);
 }
 
+/* The reset puts this register back to 0, too: RST_CPU never stays set, each 1 is an edge. */
 void i8042_reset_control_write(void *dev, uint8_t value)
 {
     struct i8042 *i8042 = dev;
-    uint8_t old;
+    bool reset = value & RST_CNT_RST_CPU;
 
-    value &= RST_CNT_SYS_RST | RST_CNT_RST_CPU | RST_CNT_FULL_RST;
-    old = atomic_exchange(&i8042->reset_control, value);
-    if (!(old & RST_CNT_RST_CPU) && (value & RST_CNT_RST_CPU)) {
-        atomic_store(&i8042->reset_control, 0); /* the register is reset as well */
+    atomic_store(&i8042->reset_control,
+                 reset ? 0 : value & (RST_CNT_SYS_RST | RST_CNT_FULL_RST));
+    if (reset)
         i8042_reset_machine(i8042);
-    }
 }
 
 int i8042_create(struct i8042 **out, struct bus *pio, struct power power)

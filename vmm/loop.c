@@ -99,7 +99,7 @@ int loop_add(struct loop *loop, int fd, uint32_t events, loop_fn *fn, void *opaq
 void loop_remove(struct loop *loop, int fd)
 {
     for (struct source *source = loop->sources; source; source = source->next) {
-        if (source->fd == fd && source->fn) {
+        if (source->fd == fd) {
             epoll_ctl(loop->epoll_fd, EPOLL_CTL_DEL, fd, NULL);
             source->fn = NULL;
             return;

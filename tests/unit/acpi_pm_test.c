@@ -176,6 +176,9 @@ Test(acpi_pm, timer_interrupt_comes_from_the_loop)
     now.ns = -TOGGLE + 1;
     acpi_pm_set_clock(pm, test_clock_now, &now);
     port_out(&pio, EN, 2, TMR_EN); /* armed for 1 ns after boot */
+    loop_stop(loop);
+    cr_assert_eq(loop_run(loop), 0);
+    cr_expect_not(hv.level[SCI], "too early: armed again");
     now.ns = 1;
     cr_assert_eq(loop_run(loop), 0);
     cr_expect(hv.level[SCI]);

@@ -402,7 +402,7 @@ Test(console, two_terminals)
         cr_assert_eq(console_create(&c[i], loop, terminal[i], out[1], &ops, NULL), 0);
     }
     for (int i = 0; i < 3; i++) {
-        static const int order[] = {1, 2, 0}; /* of the list: middle, first, last */
+        static const int order[] = {0, 2, 1}; /* of the list: last, first, the one between */
 
         cr_expect(is_raw(terminal[order[i]]));
         console_destroy(c[order[i]]);

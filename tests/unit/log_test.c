@@ -91,7 +91,10 @@ Test(log, long_lines_are_cut_and_still_end)
     cr_expect_eq(strlen(line), 1024);
     cr_expect_str_eq(line + 1020, "nnn\n");
 
-    /* The last length that fits. */
+    /* The last length that fits, and the first that does not. */
+    text[1024 - strlen("minivmm: ")] = '\0';
+    log_error(NULL, "%s", text);
+    cr_expect_eq(strlen(captured(fd)), 1024);
     text[1023 - strlen("minivmm: ")] = '\0';
     log_error(NULL, "%s", text);
     line = captured(fd);
