@@ -97,19 +97,36 @@ static int call_number(int fd, unsigned long request, unsigned long arg)
     return ret < 0 ? -errno : ret;
 }
 
-/* ARRAY with room for at least WANT members, *ROOM as it is then; new ones are zero. */
-static int grow(void **array, unsigned *room, unsigned want, size_t head, size_t member)
+/* ARRAY moved to where there is room for WANT members behind HEAD bytes, *ROOM as it is then;
+ * new ones are zero. NULL: out of memory, nothing has changed. */
+static void *grow(void *array, unsigned *room, unsigned want, size_t head, size_t member)
 {
     if (want <= *room)
-        return 0;
+        return array;
     unsigned more = MAX(want, 2 * *room);
-    char *p = realloc(*array, head + more * member);
+    char *p = realloc(array, head + more * member);
     if (!p)
-        return -ENOMEM;
+        return NULL;
     memset(p + head + *room * member, 0, (more - *room) * member);
-    *array = p;
     *room = more;
-    return 0;
+    return p;
+}
+
+static bool grow_slots(struct kvm *kvm, unsigned want)
+{
+    void *p = grow(kvm->slot_used, &kvm->slots, want, 0, sizeof(bool));
+    if (p)
+        kvm->slot_used = p;
+    return p;
+}
+
+static bool grow_routes(struct kvm *kvm, unsigned want)
+{
+    void *p = grow(kvm->routing, &kvm->routes_room, want, sizeof(*kvm->routing),
+                   sizeof(kvm->routing->entries[0]));
+    if (p)
+        kvm->routing = p;
+    return p;
 }
 
 /* ---- start ---- */
@@ -272,10 +289,8 @@ unsigned kvm_run_size(const struct kvm *kvm)
  * 0; a PC's wiring has to be in place before the guest looks. */
 static int set_fixed_routes(struct kvm *kvm)
 {
-    int err = grow((void **)&kvm->routing, &kvm->routes_room, FIXED_ROUTES,
-                   sizeof(*kvm->routing), sizeof(kvm->routing->entries[0]));
-    if (err)
-        return err;
+    if (!grow_routes(kvm, FIXED_ROUTES))
+        return -ENOMEM;
     struct kvm_irq_routing_entry *e = kvm->routing->entries;
     for (uint32_t gsi = 0; gsi < LAYOUT_GSI_COUNT; gsi++) {
         if (gsi == 2)
@@ -386,9 +401,9 @@ static int add_slot_locked(struct kvm *kvm, uint64_t gpa, void *hva, uint64_t si
         slot++;
     if (slot >= kvm->limit[LIMIT_SLOTS])
         return -ENOSPC;
-    int err = grow((void **)&kvm->slot_used, &kvm->slots, slot + 1, 0, sizeof(bool));
-    if (!err)
-        err = set_slot(kvm, slot, gpa, hva, size);
+    if (!grow_slots(kvm, slot + 1))
+        return -ENOMEM;
+    int err = set_slot(kvm, slot, gpa, hva, size);
     if (err)
         return err;
     kvm->slot_used[slot] = true;
@@ -444,10 +459,8 @@ static int add_route_locked(struct kvm *kvm, const struct hv_msi *msi)
 
     if (!r || r->nr >= kvm->limit[LIMIT_ROUTES])
         return -ENOSPC;
-    int err = grow((void **)&kvm->routing, &kvm->routes_room, r->nr + 1, sizeof(*r),
-                   sizeof(r->entries[0]));
-    if (err)
-        return err;
+    if (!grow_routes(kvm, r->nr + 1))
+        return -ENOMEM;
     r = kvm->routing;
     while (at < r->nr && r->entries[at].gsi == LAYOUT_GSI_COUNT + at - FIXED_ROUTES)
         at++;
@@ -456,7 +469,7 @@ static int add_route_locked(struct kvm *kvm, const struct hv_msi *msi)
     memmove(e + 1, e, after);
     set_msi(e, LAYOUT_GSI_COUNT + at - FIXED_ROUTES, msi);
     r->nr++;
-    err = call(kvm->vm_fd, KVM_SET_GSI_ROUTING, r);
+    int err = call(kvm->vm_fd, KVM_SET_GSI_ROUTING, r);
     if (!err)
         return (int)e->gsi;
     memmove(e, e + 1, after);

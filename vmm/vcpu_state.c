@@ -81,26 +81,42 @@ static const struct msr_row {
     {0x4b564d06, 1, false, 0}, /* KVM_ASYNC_PF_INT */
 };
 
-/* False when KVM refuses it: which MSRs a vCPU has depends on the host and on its CPUID. */
-static bool set_msr(int fd, uint32_t index, uint64_t value)
+/* REQUEST is KVM_GET_MSRS or KVM_SET_MSRS. False when KVM refuses it: which MSRs a vCPU has
+ * depends on the host and on its CPUID. */
+static bool access_msr(int fd, unsigned long request, uint32_t index, uint64_t *value)
 {
     union {
         struct kvm_msrs msrs;
         uint8_t room[sizeof(struct kvm_msrs) + sizeof(struct kvm_msr_entry)];
     } u = {.msrs.nmsrs = 1};
 
-    u.msrs.entries[0] = (struct kvm_msr_entry){.index = index, .data = value};
-    return ioctl(fd, KVM_SET_MSRS, &u) == 1;
+    u.msrs.entries[0] = (struct kvm_msr_entry){.index = index, .data = *value};
+    bool ok = ioctl(fd, request, &u) == 1;
+    *value = u.msrs.entries[0].data;
+    return ok;
+}
+
+/* After a boot, what is as it should be is not written: KVM tells the host's log of some
+ * writes.
+ */
+static void reset_msr(int fd, const char *name, uint32_t index, uint64_t value, bool first)
+{
+    uint64_t now = 0;
+
+    if (!first && (!access_msr(fd, KVM_GET_MSRS, index, &now) || now == value))
+        return;
+    if (!access_msr(fd, KVM_SET_MSRS, index, &value))
+        log_debug(name, "cannot reset MSR 0x%x: KVM refuses 0x%" PRIx64, index, value);
 }
 
 static void set_msrs(int fd, const char *name, bool first)
 {
     for (size_t i = 0; i < ARRAY_SIZE(msr_row); i++) {
         const struct msr_row *row = &msr_row[i];
-        for (uint32_t n = 0; n < row->count && (row->first || !first); n++) {
-            if (!set_msr(fd, row->index + n, row->value))
-                log_debug(name, "cannot reset MSR 0x%x: KVM refuses it", row->index + n);
-        }
+        if (first && !row->first)
+            continue;
+        for (uint32_t n = 0; n < row->count; n++)
+            reset_msr(fd, name, row->index + n, row->value, first);
     }
 }
 

@@ -165,7 +165,7 @@ GUEST(timer,
       "99: jmp 99b\n"
       ".org guest_timer + 0x80\n"
       "movb $0x40, %al\n outb %al, $0x10\n"
-      "movl $0, 0xfee000b0\n outb %al, $0x12\n"
+      "outb %al, $0x12\n movl $0, 0xfee000b0\n"
       "addl $12, %esp\n sti\n 99: jmp 99b\n");
 
 /* No IDT, and an exception: nothing can be done about it. */
@@ -750,18 +750,17 @@ Test(vcpu, timer_comes_by_pin_2_of_the_ioapic)
     PLACE(CODE, timer);
     write_idt();
     make(1, CPUID_HIDDEN, ENTRY_PROTECTED);
-    vcpus_resume(vm.vcpus);
-    wait_for(&vm.done, "timer interrupt");
-    vcpus_pause(vm.vcpus);
-    expect_told(0, 0x40, 1);
+    for (unsigned boot = 0; boot < 5; boot++) { /* mostly with one in service at the end */
+        run_to_done();
+        expect_told(0, 0x40, 1);
+        reset();
+        while (sem_trywait(&vm.done) == 0)
+            ;
+        atomic_store(&vm.told, 0);
+    }
 
     /* A reset stops the timer and masks the pin. */
-    cr_assert_eq(kvm_reset_irqchip(vm.kvm), 0);
     PLACE(CODE, interrupts);
-    cr_assert_eq(vcpus_load(vm.vcpus, &vm.entry), 0);
-    while (sem_trywait(&vm.done) == 0)
-        ;
-    atomic_store(&vm.told, 0);
     run_to_done();
     cr_expect_eq(atomic_load(&vm.told), 0);
 }
