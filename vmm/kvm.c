@@ -52,6 +52,7 @@ static const struct requirement {
     [LIMIT_VCPUS] = {KVM_CAP_MAX_VCPUS, 1, "MAX_VCPUS", "virtual CPUs"},
     {KVM_CAP_IRQCHIP, 1, "IRQCHIP", "interrupt controllers in the kernel"},
     {KVM_CAP_PIT2, 1, "PIT2", "the timer that guests calibrate their clocks with"},
+    {KVM_CAP_REINJECT_CONTROL, 1, "REINJECT_CONTROL", "a timer that drops late ticks"},
     {KVM_CAP_SET_TSS_ADDR, 1, "SET_TSS_ADDR", "real mode on Intel processors"},
     {KVM_CAP_EXT_CPUID, 1, "EXT_CPUID", "choosing what the guest sees in CPUID"},
     {KVM_CAP_MP_STATE, 1, "MP_STATE", "guest resets with several CPUs"},
@@ -317,6 +318,10 @@ static int set_fixed_routes(struct kvm *kvm)
 int kvm_create_irqchip(struct kvm *kvm)
 {
     const struct kvm_pit_config pit = {.flags = KVM_PIT_SPEAKER_DUMMY}; /* port 0x61 too */
+    /* A tick that finds the one before it undelivered is dropped, as on a PC. KVM's default, to
+     * deliver it later, keeps a guest that is slower than its ticks busy with them for ever, and
+     * forbids AMD's AVIC. */
+    const struct kvm_reinject_control reinject = {.pit_reinject = 0};
     const char *what = "create the interrupt controllers";
     int err = call_number(kvm->vm_fd, KVM_CREATE_IRQCHIP, 0);
     if (!err) {
@@ -327,6 +332,8 @@ int kvm_create_irqchip(struct kvm *kvm)
         what = "create the timer (PIT)";
         err = call(kvm->vm_fd, KVM_CREATE_PIT2, &pit);
     }
+    if (!err)
+        err = call(kvm->vm_fd, KVM_REINJECT_CONTROL, &reinject);
     if (err)
         log_error(KVM_NODE, "cannot %s: %s; see the kernel's log (dmesg)", what,
                   strerror(-err));
