@@ -319,8 +319,8 @@ int kvm_create_irqchip(struct kvm *kvm)
 {
     const struct kvm_pit_config pit = {.flags = KVM_PIT_SPEAKER_DUMMY}; /* port 0x61 too */
     /* A tick that finds the one before it undelivered is dropped, as on a PC. KVM's default, to
-     * deliver it later, keeps a guest that is slower than its ticks busy with them for ever, and
-     * forbids AMD's AVIC. */
+     * deliver it later, keeps a guest that is slower than its ticks busy with them for ever,
+     * and forbids AMD's AVIC. */
     const struct kvm_reinject_control reinject = {.pit_reinject = 0};
     const char *what = "create the interrupt controllers";
     int err = call_number(kvm->vm_fd, KVM_CREATE_IRQCHIP, 0);
