@@ -451,6 +451,15 @@ Test(cmos, wide_accesses)
     cr_expect_eq(port_in(&pio, 0x71, 4), 0xffffff5a);
 }
 
+static unsigned get_number(unsigned reg, unsigned bytes)
+{
+    unsigned value = 0;
+
+    while (bytes-- > 0)
+        value = value << 8 | get(reg + bytes);
+    return value;
+}
+
 Test(cmos, memory_sizes)
 {
     static const struct {
@@ -468,11 +477,11 @@ Test(cmos, memory_sizes)
     for (unsigned i = 0; i < ARRAY_SIZE(row); i++) {
         cmos_destroy(cmos);
         cmos = create(row[i].low, row[i].high);
-        cr_expect_eq(get(0x15) | get(0x16) << 8, 640);
-        cr_expect_eq(get(0x17) | get(0x18) << 8, row[i].ext, "row %u", i);
-        cr_expect_eq(get(0x30) | get(0x31) << 8, row[i].ext, "row %u", i);
-        cr_expect_eq(get(0x34) | get(0x35) << 8, row[i].ext2, "row %u", i);
-        cr_expect_eq(get(0x5b) | get(0x5c) << 8 | get(0x5d) << 16, row[i].above, "row %u", i);
+        cr_expect_eq(get_number(0x15, 2), 640);
+        cr_expect_eq(get_number(0x17, 2), row[i].ext, "row %u", i);
+        cr_expect_eq(get_number(0x30, 2), row[i].ext, "row %u", i);
+        cr_expect_eq(get_number(0x34, 2), row[i].ext2, "row %u", i);
+        cr_expect_eq(get_number(0x5b, 3), row[i].above, "row %u", i);
     }
 }
 
