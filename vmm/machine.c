@@ -548,11 +548,13 @@ static int run(struct machine *m)
         if (loop_run(m->loop))
             return STATUS_START;
         vcpus_pause(m->vcpus);
-        int reset_wanted = VERDICT_RESET;
-        if (!atomic_compare_exchange_strong(&m->verdict, &reset_wanted, VERDICT_NONE))
-            return reset_wanted;
-        if (reset(m))
-            return STATUS_START;
+        int verdict = VERDICT_RESET;
+        if (atomic_compare_exchange_strong(&m->verdict, &verdict, VERDICT_NONE)) {
+            if (reset(m))
+                return STATUS_START;
+        } else if (verdict != VERDICT_NONE) { /* none: a second stop for the same reset */
+            return verdict;
+        }
     }
 }
 
