@@ -101,6 +101,7 @@ if ! fresh host-base.cpio "$out/guest-tools.img.key" "${host_modules[*]}"; then
     cp "$bin"/* "$tmp/base/bin/"
     mkdir "$tmp/base/images"
     cp "$bzimage" "$tmp/base/images/kernel.bin"
+    cp "$out/vmlinux" "$tmp/base/images/"
     cp "$out/guest.img" "$out/guest-tools.img" "$tmp/base/images/"
     pack "$tmp/base" "$out/host-base.cpio"
     echo "$key" >"$out/host-base.cpio.key"

@@ -1,9 +1,9 @@
 /*
- * draw TEXT...: draws the test picture on the first display card that has a DRM
+ * draw TEXT: draws the test picture on the first display card that has a DRM
  * driver, and stays until it is killed (the picture goes with the process). When
  * the picture is on the screen it prints its size, "WIDTHxHEIGHT".
  *
- * draw --ppm WIDTH HEIGHT TEXT...: the same picture to standard output as a PPM
+ * draw --ppm WIDTH HEIGHT TEXT: the same picture to standard output as a PPM
  * file: what the card's screen is compared with, pixel by pixel.
  *
  * A dumb buffer lies in the card's own memory, so each pixel written here goes
@@ -71,7 +71,7 @@ static void box(struct picture *p, int x, int y, int w, int h, uint32_t colour)
 
 static void text(struct picture *p, int x, int y, int scale, uint32_t colour, const char *s)
 {
-    for (; *s; s++, x += 6 * scale) {
+    for (; *s && *s != '|'; s++, x += 6 * scale) {
         unsigned c = (unsigned char)*s - ' ';
         if (c >= sizeof font / sizeof *font)
             c = '?' - ' ';
@@ -82,7 +82,8 @@ static void text(struct picture *p, int x, int y, int scale, uint32_t colour, co
     }
 }
 
-static void paint(struct picture *p, char **lines, int count)
+/* LINES has several lines of text, with '|' between them. */
+static void paint(struct picture *p, const char *lines)
 {
     static const uint32_t bars[] = {0xffffff, 0xffff00, 0x00ffff, 0x00ff00,
                                     0xff00ff, 0xff0000, 0x0000ff, 0x000000};
@@ -99,8 +100,8 @@ static void paint(struct picture *p, char **lines, int count)
     box(p, 0, h - foot - unit, w, unit, 0xffffff);
     text(p, 20 * unit + unit, 24 * unit + unit, 6 * unit, 0x000000, "minivmm");
     text(p, 20 * unit, 24 * unit, 6 * unit, 0xffb000, "minivmm");
-    for (int i = 0; i < count; i++)
-        text(p, 20 * unit, (80 + 12 * i) * unit, unit, 0xf0f0f0, lines[i]);
+    for (int y = 80; *lines; y += 12, lines += strcspn(lines, "|"), lines += *lines == '|')
+        text(p, 20 * unit, y * unit, unit, 0xf0f0f0, lines);
 }
 
 static int print_ppm(struct picture *p)
@@ -148,7 +149,7 @@ static int find_output(int fd, struct drm_mode_crtc *crtc, uint32_t *connector)
     return -1;
 }
 
-static int show(char **lines, int count)
+static int show(const char *lines)
 {
     struct drm_mode_crtc crtc;
     uint32_t connector;
@@ -179,7 +180,7 @@ static int show(char **lines, int count)
     p.pixel = calloc((size_t)p.width * (size_t)p.height, 4);
     if (!p.pixel)
         return fail("allocate");
-    paint(&p, lines, count);
+    paint(&p, lines);
     for (int y = 0; y < p.height; y++)
         memcpy(memory + (size_t)y * dumb.pitch, p.pixel + y * p.width, (size_t)p.width * 4);
     /* What the card's memory gives back must be what was put in. */
@@ -197,13 +198,16 @@ static int show(char **lines, int count)
 
 int main(int argc, char **argv)
 {
-    if (argc >= 4 && !strcmp(argv[1], "--ppm")) {
+    if (argc == 5 && !strcmp(argv[1], "--ppm")) {
         struct picture p = {.width = atoi(argv[2]), .height = atoi(argv[3])};
         p.pixel = calloc((size_t)p.width * (size_t)p.height, 4);
         if (!p.pixel)
             return fail("allocate");
-        paint(&p, argv + 4, argc - 4);
+        paint(&p, argv[4]);
         return print_ppm(&p);
     }
-    return show(argv + 1, argc - 1);
+    if (argc == 2)
+        return show(argv[1]);
+    fputs("usage: draw TEXT | draw --ppm WIDTH HEIGHT TEXT\n", stderr);
+    return 2;
 }

@@ -105,6 +105,7 @@ vm_start() {
     shift
     vm_out=/out/$scenario/$vm.out vm_err=/out/$scenario/$vm.err
     rm -f "/tmp/$vm.in"
+    : >"$vm_out" # it is there when someone looks at it at once
     mkfifo "/tmp/$vm.in"
     exec 6<>"/tmp/$vm.in"
     echo "$ minivmm $*"
