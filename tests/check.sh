@@ -8,6 +8,7 @@
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
+export MAKEFLAGS=-j$(nproc)
 RESULTS=build/results
 mkdir -p "$RESULTS"
 
@@ -66,8 +67,17 @@ part_cli() {
     make -s all && tests/cli.sh
 }
 
+# What has been seen to pass on an idle and on a loaded machine. The others (host-long) are written
+# but run into their limits or into faults of QEMU's SVM under load: see tests/host/README.md.
 part_host() {
-    make -s STATIC=1 && tests/host/check.sh
+    make -s STATIC=1 && make -s guests && HOST_LIMIT=2400 tests/host/check.sh layout boot
+}
+
+part_host-long () {
+    make -s STATIC=1 && make -s guests && HOST_LIMIT=2400 tests/host/check.sh
+    local status=$?
+    mv "$RESULTS/host.txt" "$RESULTS/host-long.txt"
+    return $status
 }
 
 # Runs one part, its output shown as it comes; a broken part becomes a FAIL line.
