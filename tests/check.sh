@@ -70,7 +70,7 @@ part_cli() {
 # What has been seen to pass on an idle and on a loaded machine. The others (host-long) are written
 # but run into their limits or into faults of QEMU's SVM under load: see tests/host/README.md.
 part_host() {
-    make -s STATIC=1 && make -s guests && HOST_LIMIT=2400 tests/host/check.sh layout boot
+    make -s STATIC=1 && make -s guests && HOST_LIMIT=2400 tests/host/check.sh layout boot display nvme tools
 }
 
 part_host-long () {
