@@ -18,8 +18,8 @@ mkdir -p "$BUILD/results"
 "$HOST_DIR/images.sh" ${MINIVMM:+"$MINIVMM"} || { echo "FAIL host: cannot build the software host's images" | tee "$results"; exit 1; }
 
 # Two halves that take about the same time.
-first=(layout boot display errors)
-second=(tools nvme net edu ends serial)
+first=(layout boot display errors edu serial)
+second=(tools nvme net ends)
 if [ $# -gt 0 ]; then first=("$@") second=(); fi
 
 # lane NAME SCENARIO...: one software host; its lines, marked as this part's. A host
@@ -29,7 +29,7 @@ lane() {
     shift
     [ $# -gt 0 ] || return 0
     {
-        "$HOST_DIR/run.sh" -t "${HOST_LIMIT:-900}" "$name" "$@" 2>&1 || echo "FAIL $name: the software host broke off"
+        "$HOST_DIR/run.sh" -t "${HOST_LIMIT:-1200}" "$name" "$@" 2>&1 || echo "FAIL $name: the software host broke off"
     } | while IFS= read -r line; do
         case $line in
         "PASS "* | "FAIL "* | "SKIP "*)

@@ -33,11 +33,12 @@ host_state() { # drivers of all devices, owners of the nodes
 # What a user types, the devices left out; and the same as an ordinary user with so
 # many KiB to lock. Scripts, as timeout and su start programs, not functions.
 printf '#!/bin/sh\n. /lib.sh\nexec minivmm "$@" --initrd $GUEST --cmdline "$QUIET t=none" $KERNEL\n' >/bin/run
-printf '#!/bin/sh\nl=$1; shift\nexec su user -c "ulimit -l $l; exec run $*"\n' >/bin/as_user
+printf '#!/bin/sh\nl=$1; shift\nulimit -l $l # by root: only root may raise it\nexec su user -c "exec run $*"\n' >/bin/as_user
 chmod +x /bin/run /bin/as_user
 
 wrong "no such device" 4 "0000:99:00.0" "; " run --vfio 0000:99:00.0
-wrong "not an address" 2 "nonsense" "" run --vfio nonsense
+wrong "not an address" 4 "nonsense" "; give one such as" run --vfio nonsense
+wrong "no such option of a device" 2 "bogus" "" run --vfio $CARD,bogus=1
 wrong "bound to nothing" 4 "$disk" "vfio-pci" run --vfio "$disk"
 modprobe nvme
 bind nvme "$disk"
@@ -65,7 +66,7 @@ wrong "no permission on the group" 4 "/dev/vfio/$group" "chown" as_user 2000000 
 chown user "/dev/vfio/$group"
 wrong "RLIMIT_MEMLOCK too low" 4 "RLIMIT_MEMLOCK" "ulimit -l [0-9]+" as_user 64 --vfio "$disk"
 needed=$(grep -oE 'ulimit -l [0-9]+' /tmp/wrong.err | grep -oE '[0-9]+')
-su user -c "ulimit -l ${needed:-64}; exec run --vfio $disk" </dev/null >"/out/$scenario/user.out" 2>"/out/$scenario/user.err"
+as_user "${needed:-64}" --vfio "$disk" </dev/null >"/out/$scenario/user.out" 2>"/out/$scenario/user.err"
 equal "with the limit that it named, an ordinary user can" 0 $?
 chown root "/dev/vfio/$group"
 chmod 600 /dev/kvm
@@ -73,7 +74,7 @@ wrong "no permission on /dev/kvm" 4 "/dev/kvm" "; " as_user 64
 
 # Without the modules. Devices first, as they hold them.
 release "$disk"
-rmmod vfio_pci vfio_pci_core vfio_iommu_type1
+rmmod vfio_pci vfio_pci_core
 to_vfio "$disk" 2>/dev/null
 wrong "vfio-pci not loaded" 4 "$disk" "vfio-pci" run --vfio "$disk"
 modprobe vfio-pci
