@@ -77,7 +77,8 @@ static struct vfio_pci *alloc(struct vfio_device *dev, const struct vfio_pci_con
     pthread_mutex_init(&pci->lock, NULL);
     pci_dev_init(&pci->dev, &vfio_pci_ops, dev->name);
     for (unsigned i = 0; i < PCI_BARS; i++)
-        pci->bar[i].pci = pci;
+        pci->bar[i] = (struct vfio_pci_bar){
+            .pci = pci, .view = {.dev = dev, .hv = config->hv, .noun = "BAR"}};
     return pci;
 }
 

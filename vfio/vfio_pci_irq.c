@@ -387,7 +387,7 @@ static bool msix_place(const struct vfio_pci *pci, uint32_t reg, uint64_t size,
     trap->size = size;
     return trap->bar < PCI_BAR_ROM && pci->dev.bar[trap->bar].size &&
            !(pci->dev.bar[trap->bar].flags & PCI_BASE_ADDRESS_SPACE_IO) &&
-           range_within(trap->start, size, pci->bar[trap->bar].region.size);
+           range_within(trap->start, size, pci->bar[trap->bar].view.region.size);
 }
 
 bool vfio_pci_msix_init(struct vfio_pci *pci, unsigned pos)

@@ -18,6 +18,7 @@
 #include "devices/pci.h"
 #include "vfio/vfio.h"
 #include "vfio/vfio_pci.h"
+#include "vfio/vfio_view.h"
 #include "vmm/log.h"
 #include "vmm/util.h"
 
@@ -25,13 +26,8 @@ struct vfio_pci;
 
 struct vfio_pci_bar {
     struct vfio_pci *pci;
-    struct vfio_region region; /* its areas are the direct ones: without the traps' pages */
-    uint8_t *va;               /* reservation of va_size bytes, the areas mapped in it */
-    uint64_t va_size;          /* 0: none */
-    uint64_t addr;             /* where the guest has it */
-    bool mapped;               /* decoded at addr */
-    bool direct;               /* the areas' slots are in place */
-    int slot[VFIO_AREAS_MAX];  /* of each area, while direct */
+    struct vfio_view view;
+    bool mapped; /* decoded at view.addr */
 };
 
 /*
@@ -86,8 +82,8 @@ struct vfio_pci {
     struct vfio_pci_bar bar[PCI_BARS];
     struct vfio_pci_trap trap[VFIO_PCI_TRAPS_MAX];
     unsigned traps;
-    struct log_limit complaints; /* about what was lost: interrupts, speed */
-    struct log_limit accesses;   /* about failed accesses: the guest can cause any number */
+    struct log_limit complaints; /* about lost interrupts */
+    struct log_limit accesses;   /* about failed ones to configuration space */
 
     uint32_t active;        /* the index in use: of INTx, MSI and MSI-X at most one can be */
     bool quiet;             /* INTx stays off: during reset and at the end */

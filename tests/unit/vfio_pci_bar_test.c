@@ -214,7 +214,7 @@ Test(vfio_pci_bar, failed_accesses_read_all_ones)
         fake_vfio_fail(&w.vfio, FAKE_REGION_READ, 1, EIO);
         mmio_read(&w, WORLD_BAR4, 1);
     }
-    cr_expect_eq(atomic_load(&w.pci->accesses.used), 16);
+    cr_expect_eq(atomic_load(&w.pci->bar[4].view.accesses.used), 16);
 }
 
 Test(vfio_pci_bar, odd_sizes_are_rounded_up)
@@ -241,7 +241,7 @@ Test(vfio_pci_bar, the_upper_half_is_no_bar)
     fake_vfio_bar(&w.vfio, 2, 4096, 0);
     cr_assert_eq(world_create(&w), 0);
     cr_expect_eq(w.pci->dev.bar[2].size, 0);
-    cr_expect_eq(w.pci->bar[2].region.size, 0);
+    cr_expect_eq(w.pci->bar[2].view.region.size, 0);
 }
 
 Test(vfio_pci_bar, two_wide_bars_side_by_side)
@@ -288,7 +288,7 @@ Test(vfio_pci_bar, a_bar_that_cannot_be_mapped_is_trapped)
     cr_assert_eq(world_create(&w), 0);
     world_start_guest(&w);
     cr_expect_eq(fake_hv_live_slots(&w.hv), 1);
-    cr_expect_eq(w.pci->bar[1].va, NULL);
+    cr_expect_eq(w.pci->bar[1].view.va, NULL);
     mmio_write(&w, WORLD_BAR1 + 0x5000, 4, 42);
     cr_expect_eq(mmio_read(&w, WORLD_BAR1 + 0x5000, 4), 42);
 }
