@@ -73,7 +73,7 @@ static struct vfio_pci *alloc(struct vfio_device *dev, const struct vfio_pci_con
     pci->vdev = dev;
     pci->wiring = *config;
     pci->active = VFIO_PCI_IRQ_NONE;
-    pci->intx_fd = pci->unmask_fd = pci->err.fd = pci->req.fd = -1;
+    pci->err.fd = pci->req.fd = -1;
     pthread_mutex_init(&pci->lock, NULL);
     pci_dev_init(&pci->dev, &vfio_pci_ops, dev->name);
     for (unsigned i = 0; i < PCI_BARS; i++)

@@ -4,13 +4,11 @@
  *
  * PCI Local Bus 3.0, 2.2.6 "Interrupt Pins" and 6.8 "Message Signaled Interrupts". Every
  * interrupt is an eventfd that the host's handler signals and that raises the guest's interrupt
- * by irqfd, with no step in this program. INTx is level-triggered: the host masks it when it
- * fires, and the guest's end of interrupt unmasks it by the resample eventfd.
+ * by irqfd, with no step in this program. INTx is a line (vfio_line.h).
  *
  * The device is in one mode at a time, `active`; VFIO refuses a second (VFIO_DEVICE_SET_IRQS).
  * What the guest does with the MSI and MSI-X enable bits is carried out by that call alone, so
- * their capabilities are emulated and never written to the device. Left out: INTx without
- * irqfd resampling (it would need an exit at every end of interrupt).
+ * their capabilities are emulated and never written to the device.
  *
  * Everything here runs under vfio_pci.lock, or before and after the guest runs; the events run
  * in the main loop.
@@ -37,18 +35,6 @@ static int set_irqs(struct vfio_pci *pci, uint32_t index, uint32_t flags, unsign
     return pci->vdev->ops->irq_set(pci->vdev, index, flags, start, count, fds);
 }
 
-/* How many interrupts INDEX has that can be had by eventfd. */
-static unsigned irq_count(struct vfio_pci *pci, uint32_t index, uint32_t *flags)
-{
-    struct vfio_irq_info info = {.argsz = sizeof(info), .index = index};
-
-    if (index >= pci->vdev->irqs || pci->vdev->ops->irq_info(pci->vdev, index, &info) ||
-        !(info.flags & VFIO_IRQ_INFO_EVENTFD))
-        return 0;
-    *flags = info.flags;
-    return info.count;
-}
-
 static void close_fd(int *fd)
 {
     if (*fd >= 0)
@@ -58,56 +44,17 @@ static void close_fd(int *fd)
 
 /* ---- INTx ---- */
 
-static uint32_t intx_gsi(const struct vfio_pci *pci)
-{
-    return pci_intx_gsi(pci->wiring.devfn, pci->pin);
-}
-
 static void intx_off(struct vfio_pci *pci)
 {
-    struct hv *hv = pci->wiring.hv;
-
-    set_irqs(pci, VFIO_PCI_INTX_IRQ_INDEX, TRIGGER_NONE, 0, 0, NULL);
-    hv->ops->irqfd_remove(hv, pci->intx_fd, intx_gsi(pci));
+    vfio_line_off(&pci->intx);
     pci->active = VFIO_PCI_IRQ_NONE;
-}
-
-/*
- * An interrupt may fire from the first call on, before its unmasking is arranged; it would then
- * stay masked for ever. Hence mask, arrange, unmask: unmasking an interrupt that is still
- * pending signals it again.
- */
-static int intx_trigger(struct vfio_pci *pci)
-{
-    const struct {
-        uint32_t flags;
-        const int *fd;
-    } step[] = {
-        {TRIGGER_FD, &pci->intx_fd},
-        {VFIO_IRQ_SET_DATA_NONE | VFIO_IRQ_SET_ACTION_MASK, NULL},
-        {VFIO_IRQ_SET_DATA_EVENTFD | VFIO_IRQ_SET_ACTION_UNMASK, &pci->unmask_fd},
-        {VFIO_IRQ_SET_DATA_NONE | VFIO_IRQ_SET_ACTION_UNMASK, NULL},
-    };
-    unsigned steps = pci->automasked ? ARRAY_SIZE(step) : 1;
-    int err = 0;
-
-    for (unsigned i = 0; i < steps && !err; i++)
-        err = set_irqs(pci, VFIO_PCI_INTX_IRQ_INDEX, step[i].flags, 0, 1, step[i].fd);
-    return err;
 }
 
 static int intx_on(struct vfio_pci *pci)
 {
-    struct hv *hv = pci->wiring.hv;
-    int err = hv->ops->irqfd_add(hv, pci->intx_fd, intx_gsi(pci),
-                                 pci->automasked ? pci->unmask_fd : -1);
+    int err = vfio_line_on(&pci->intx);
 
-    if (err)
-        return err;
-    err = intx_trigger(pci);
-    if (err)
-        intx_off(pci);
-    else
+    if (!err)
         pci->active = VFIO_PCI_INTX_IRQ_INDEX;
     return err;
 }
@@ -137,16 +84,19 @@ static int intx_init(struct vfio_pci *pci)
     uint8_t *pin = &pci->dev.config[PCI_INTERRUPT_PIN];
     uint32_t flags = 0;
 
-    if (*pin > 4 || !irq_count(pci, VFIO_PCI_INTX_IRQ_INDEX, &flags))
+    if (*pin > 4 || !vfio_line_count(pci->vdev, VFIO_PCI_INTX_IRQ_INDEX, &flags))
         *pin = 0;
     pci->pin = *pin;
     if (!pci->pin)
         return 0;
-    /* A vfio-user server need not have it: its interrupts are then pulses on the line. */
-    pci->automasked = flags & VFIO_IRQ_INFO_AUTOMASKED;
-    pci->intx_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    pci->unmask_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    int err = pci->intx_fd < 0 || pci->unmask_fd < 0 ? -errno : intx_update(pci);
+    pci->intx = (struct vfio_line){.dev = pci->vdev,
+                                   .hv = pci->wiring.hv,
+                                   .index = VFIO_PCI_INTX_IRQ_INDEX,
+                                   .gsi = pci_intx_gsi(pci->wiring.devfn, pci->pin),
+                                   .level = flags & VFIO_IRQ_INFO_AUTOMASKED};
+    int err = vfio_line_init(&pci->intx);
+    if (!err)
+        err = intx_update(pci);
     if (!err)
         return 0;
     if (!pci->msi.pos && !pci->msix.pos) {
@@ -335,7 +285,7 @@ bool vfio_pci_msi_init(struct vfio_pci *pci, unsigned pos)
 {
     uint8_t *cap = pci->dev.config + pos;
     uint32_t info = 0;
-    unsigned count = irq_count(pci, VFIO_PCI_MSI_IRQ_INDEX, &info);
+    unsigned count = vfio_line_count(pci->vdev, VFIO_PCI_MSI_IRQ_INDEX, &info);
     uint16_t flags = get_le16(cap + PCI_MSI_FLAGS) &
                      (PCI_MSI_FLAGS_QMASK | PCI_MSI_FLAGS_64BIT | PCI_MSI_FLAGS_MASKBIT);
     unsigned order = (flags & PCI_MSI_FLAGS_QMASK) >> 1U;
@@ -397,7 +347,7 @@ bool vfio_pci_msix_init(struct vfio_pci *pci, unsigned pos)
     struct vfio_pci_trap pba = {.label = "MSI-X PBA", .read = pba_read, .write = pba_write};
     uint8_t *cap = pci->dev.config + pos;
     uint32_t info = 0;
-    unsigned count = irq_count(pci, VFIO_PCI_MSIX_IRQ_INDEX, &info);
+    unsigned count = vfio_line_count(pci->vdev, VFIO_PCI_MSIX_IRQ_INDEX, &info);
 
     if (!count || pci->msix.pos || pos + PCI_CAP_MSIX_SIZEOF > PCI_CFG_SPACE_SIZE)
         return false;
@@ -482,7 +432,7 @@ static void event_init(struct vfio_pci *pci, struct vfio_pci_event *event, uint3
 
     event->pci = pci;
     event->index = index;
-    if (!irq_count(pci, index, &flags))
+    if (!vfio_line_count(pci->vdev, index, &flags))
         return;
     event->fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     int err = event->fd < 0
@@ -553,8 +503,7 @@ void vfio_pci_irq_fini(struct vfio_pci *pci)
     vfio_pci_irq_quiesce(pci);
     vectors_fini(&pci->msi);
     vectors_fini(&pci->msix);
-    close_fd(&pci->intx_fd);
-    close_fd(&pci->unmask_fd);
+    vfio_line_fini(&pci->intx);
 }
 
 void vfio_pci_irq_describe(const struct vfio_pci *pci)
@@ -564,7 +513,7 @@ void vfio_pci_irq_describe(const struct vfio_pci *pci)
     size_t len = 0;
 
     if (pci->pin)
-        len += (size_t)snprintf(text, sizeof(text), "INTx gsi %u", intx_gsi(pci));
+        len += (size_t)snprintf(text, sizeof(text), "INTx gsi %u", pci->intx.gsi);
     for (unsigned i = 0; i < ARRAY_SIZE(both); i++)
         if (both[i]->pos)
             len += (size_t)snprintf(text + len, sizeof(text) - len, "%s%s %u", len ? ", " : "",

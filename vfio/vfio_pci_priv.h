@@ -17,6 +17,7 @@
 #include "devices/msi.h"
 #include "devices/pci.h"
 #include "vfio/vfio.h"
+#include "vfio/vfio_line.h"
 #include "vfio/vfio_pci.h"
 #include "vfio/vfio_view.h"
 #include "vmm/log.h"
@@ -85,11 +86,10 @@ struct vfio_pci {
     struct log_limit complaints; /* about lost interrupts */
     struct log_limit accesses;   /* about failed ones to configuration space */
 
-    uint32_t active;        /* the index in use: of INTx, MSI and MSI-X at most one can be */
-    bool quiet;             /* INTx stays off: during reset and at the end */
-    uint8_t pin;            /* 1 = INTA#; 0: no INTx */
-    bool automasked;        /* level-triggered: masked at the host until the guest's EOI */
-    int intx_fd, unmask_fd; /* eventfds; -1: none */
+    uint32_t active; /* the index in use: of INTx, MSI and MSI-X at most one can be */
+    bool quiet;      /* INTx stays off: during reset and at the end */
+    uint8_t pin;     /* 1 = INTA#; 0: no INTx */
+    struct vfio_line intx;
     struct vfio_pci_vectors msi, msix;
     struct vfio_pci_event err, req;
 };

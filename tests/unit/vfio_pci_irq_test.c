@@ -183,7 +183,7 @@ Test(vfio_pci_irq, msix_enable_switches_the_device_at_once)
     start();
     set_msix(PCI_MSIX_FLAGS_ENABLE | PCI_MSIX_FLAGS_MASKALL);
     cr_expect_eq(w.vfio.active, VFIO_PCI_MSIX_IRQ_INDEX);
-    expect_trigger(VFIO_PCI_INTX_IRQ_INDEX, 0, 0, 0);
+    expect_trigger(VFIO_PCI_INTX_IRQ_INDEX, 1, 0, 0);
     expect_trigger(VFIO_PCI_MSIX_IRQ_INDEX, 0, 0, 1);
     cr_expect_eq(irq_call(VFIO_PCI_MSIX_IRQ_INDEX, 0)->fd, -1);
     cr_expect_null(fake_hv_irqfd_on(&w.hv, GSI));
@@ -357,7 +357,7 @@ Test(vfio_pci_irq, msi_is_set_up_by_one_call)
 {
     start();
     set_msi(2, true);
-    expect_trigger(VFIO_PCI_INTX_IRQ_INDEX, 0, 0, 0);
+    expect_trigger(VFIO_PCI_INTX_IRQ_INDEX, 1, 0, 0);
     expect_trigger(VFIO_PCI_MSI_IRQ_INDEX, 0, 0, 4);
     cr_expect_null(fake_vfio_find(&w.vfio, FAKE_IRQ_SET, VFIO_PCI_MSI_IRQ_INDEX, 1));
     cr_expect(fake_vfio_fire(&w.vfio, 3));

@@ -1,0 +1,31 @@
+/*
+ * vfio_line.h: one interrupt of a device on an input of the guest's IOAPIC: INTx of a PCI
+ * function, an interrupt of a platform device.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct hv;
+struct vfio_device;
+
+struct vfio_line {
+    struct vfio_device *dev; /* NULL: nothing to undo */
+    struct hv *hv;
+    uint32_t index; /* the device's */
+    uint32_t gsi;   /* the guest's */
+    bool level;     /* masked by the host when it fires, until the guest's EOI; else a pulse */
+    bool on;
+    int fd, unmask_fd; /* eventfds */
+};
+
+/* How many interrupts INDEX has that can be had by eventfd; *FLAGS only when there are some. */
+unsigned vfio_line_count(struct vfio_device *dev, uint32_t index, uint32_t *flags);
+
+/* After the first five fields: makes the eventfds. */
+int vfio_line_init(struct vfio_line *line);
+int vfio_line_on(struct vfio_line *line);
+/* At the device and at the hypervisor, where the input falls. Fine when it is off. */
+void vfio_line_off(struct vfio_line *line);
+void vfio_line_fini(struct vfio_line *line); /* also of a zeroed struct */
