@@ -1,8 +1,9 @@
 /*
  * vfio.h: one interface to a passed-through device, whoever provides it.
  *
- * A provider (vfio_kernel.c: the kernel's group and container) opens devices; the PCI logic
- * (vfio_pci*.c) is written once, over these calls. Only providers make VFIO system calls.
+ * A provider (vfio_kernel.c: the kernel's group and container; vfio_user.c: a server behind a
+ * socket) opens devices; the PCI logic (vfio_pci*.c) and the platform logic are written once,
+ * over these calls. Only providers make VFIO system calls.
  * Sizes, flags and offsets that a provider hands up come from a device that is not trusted: the
  * provider has checked that they are consistent (areas inside the region, no wrap).
  *
@@ -11,11 +12,13 @@
 #pragma once
 
 #include <linux/vfio.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 struct hv;
+struct loop;
 struct mem;
 struct vfio_device;
 
@@ -24,15 +27,30 @@ struct vfio_area {
     uint64_t offset, size;
 };
 
-#define VFIO_AREAS_MAX 64
+/* A write of SIZE bytes (0: any number) at OFFSET may signal FD instead of region_write(). The
+ * descriptor is the provider's, and gone when region_info() is called again for the region. */
+struct vfio_ioeventfd {
+    int fd;
+    unsigned size;
+    uint64_t offset;
+};
+
+#define VFIO_AREAS_MAX      64
+#define VFIO_IOEVENTFDS_MAX 16
 
 struct vfio_region {
     uint32_t index;
     uint32_t flags;
     uint64_t size;   /* 0: not there */
     uint64_t offset; /* the provider's own */
-    unsigned areas;  /* mappable parts, none without VFIO_REGION_INFO_FLAG_MMAP */
+    /* Set by the user of the region: a write need not have arrived when region_write() returns
+     * (PCI memory writes are posted: PCI 3.0, 3.2.5), but it precedes all later accesses of the
+     * same thread. */
+    bool posted;
+    unsigned areas; /* mappable parts, none without VFIO_REGION_INFO_FLAG_MMAP */
     struct vfio_area area[VFIO_AREAS_MAX];
+    unsigned ioeventfds;
+    struct vfio_ioeventfd ioeventfd[VFIO_IOEVENTFDS_MAX];
 };
 
 /*
@@ -85,6 +103,20 @@ struct vfio_device {
     uint32_t flags; /* VFIO_DEVICE_FLAGS_* */
     uint32_t regions, irqs;
     struct vfio_iommu *iommu; /* the provider's; shared by devices */
+    char compatible[64];      /* of a platform device, as in a device tree; "": not known */
+
+    /*
+     * A device behind a socket can be lost, and for ever: like a card that fell off the bus.
+     * LOST is set by any thread, after a message; all calls fail with -EIO from then on. Then,
+     * once, the main thread calls ON_LOST (set by who uses the device, NULL: nobody), with no
+     * lock held: the device's memory slots have to go, and its interrupts to fall silent.
+     */
+    atomic_bool lost;
+    void (*on_lost)(void *opaque);
+    void *opaque;
+    /* The device looks at the MSI and MSI-X control words in its configuration space: after
+     * SET_IRQS the guest's value is written there. The kernel does that by itself. */
+    bool wants_msi_control;
 };
 
 /* ---- vfio_kernel.c: /dev/vfio/vfio, groups, devices ---- */
@@ -106,6 +138,19 @@ int vfio_kernel_open_group(struct vfio_kernel *kernel, const char *sysfs);
 struct vfio_iommu *vfio_kernel_iommu(struct vfio_kernel *kernel);
 int vfio_kernel_open_device(struct vfio_kernel *kernel, const char *sysfs,
                             struct vfio_device **out);
+
+/* ---- vfio_user.c: a vfio-user server, which is one device ---- */
+
+struct vfio_user;
+
+/*
+ * Connects to the server at the socket PATH, agrees with it on the protocol, and asks for its
+ * device. Its descriptors are watched in LOOP. Then RAM is mapped (vfio_dma_map_ram), then the
+ * device is used and closed, then RAM unmapped. Logs its own errors.
+ */
+int vfio_user_connect(struct vfio_user **out, const char *path, struct loop *loop);
+void vfio_user_destroy(struct vfio_user *user); /* NULL is fine */
+struct vfio_device *vfio_user_device(struct vfio_user *user);
 
 /* ---- vfio_dma.c ---- */
 

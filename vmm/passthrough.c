@@ -4,6 +4,7 @@
  * Main thread only, but for passthrough_drop_slots().
  */
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/resource.h>
 
@@ -13,9 +14,12 @@
 #include "vmm/log.h"
 #include "vmm/passthrough.h"
 
-/* Functions of one card: all but the function number is the same in "0000:42:00.1". */
+/* Functions of one card: all but the function number is the same in "0000:42:00.1". A server
+ * is a card of its own. */
 static bool same_card(const struct passthrough_device *a, const struct passthrough_device *b)
 {
+    if (a->is_user || b->is_user)
+        return false;
     size_t len = strcspn(a->addr, ".");
     return len == strcspn(b->addr, ".") && !strncmp(a->addr, b->addr, len);
 }
@@ -23,7 +27,7 @@ static bool same_card(const struct passthrough_device *a, const struct passthrou
 static unsigned host_function(const struct passthrough_device *d)
 {
     const char *dot = strchr(d->addr, '.');
-    return dot && dot[1] >= '0' && dot[1] <= '7' ? (unsigned)(dot[1] - '0') : 0;
+    return !d->is_user && dot && dot[1] >= '0' && dot[1] <= '7' ? (unsigned)(dot[1] - '0') : 0;
 }
 
 static int no_place(const struct passthrough_device *d, const char *why)
@@ -42,6 +46,8 @@ static int place_forced(struct passthrough *p, uint32_t *used)
         int devfn = p->config.option[i].devfn;
         if (devfn < 0)
             continue;
+        if (p->device[i].is_platform)
+            return no_place(&p->device[i], "it is no PCI device and has no slot");
         for (unsigned j = 0; j < i; j++) {
             if (p->config.option[j].devfn == devfn)
                 return no_place(&p->device[i], "an earlier device has the same slot=");
@@ -71,7 +77,7 @@ static void fill_function_0(struct passthrough *p, unsigned slot)
     struct passthrough_device *lowest = NULL;
     for (unsigned i = 0; i < p->config.nr; i++) {
         struct passthrough_device *d = &p->device[i];
-        if (d->devfn >> 3 == slot && (!lowest || d->devfn < lowest->devfn))
+        if (!d->is_platform && d->devfn >> 3 == slot && (!lowest || d->devfn < lowest->devfn))
             lowest = d;
     }
     if (lowest)
@@ -83,7 +89,7 @@ int passthrough_place(struct passthrough *p)
     uint32_t used = 1; /* slot 0 is the host bridge's */
     int err = place_forced(p, &used);
     for (unsigned i = 0; i < p->config.nr && !err; i++) {
-        if (p->config.option[i].devfn >= 0)
+        if (p->config.option[i].devfn >= 0 || p->device[i].is_platform)
             continue;
         unsigned slot = choose_slot(p, i, used);
         if (!slot)
@@ -96,14 +102,27 @@ int passthrough_place(struct passthrough *p)
     return err;
 }
 
+static int find_device(struct passthrough_device *d, const char *text)
+{
+    d->is_user = !strncmp(text, "unix:", 5);
+    if (d->is_user) {
+        snprintf(d->path, sizeof(d->path), "%s", text + 5);
+        d->addr = d->path;
+        return 0;
+    }
+    int err = vfio_sysfs_find(text, d->path, sizeof(d->path));
+    if (!err)
+        d->addr = strrchr(d->path, '/') + 1;
+    return err;
+}
+
 static int find_devices(struct passthrough *p)
 {
     for (unsigned i = 0; i < p->config.nr; i++) {
         struct passthrough_device *d = &p->device[i];
-        int err = vfio_sysfs_find(p->config.option[i].device, d->path, sizeof(d->path));
+        int err = find_device(d, p->config.option[i].device);
         if (err)
             return err;
-        d->addr = strrchr(d->path, '/') + 1;
         for (unsigned j = 0; j < i; j++) {
             if (!strcmp(d->path, p->device[j].path)) {
                 log_error(d->addr, "cannot pass device twice: an earlier --vfio names it too; "
@@ -125,7 +144,47 @@ static void raise_nofile(void)
     }
 }
 
-static int open_device(struct passthrough *p, unsigned n)
+/* What can be told before RAM is mapped: the kernel's groups, the servers' devices. */
+static int reach_providers(struct passthrough *p)
+{
+    int err = 0;
+    for (unsigned i = 0; i < p->config.nr && !err; i++) {
+        struct passthrough_device *d = &p->device[i];
+        if (d->is_user) {
+            err = vfio_user_connect(&d->user, d->path, p->config.loop);
+            d->is_platform =
+                !err && vfio_user_device(d->user)->flags & VFIO_DEVICE_FLAGS_PLATFORM;
+            continue;
+        }
+        if (!p->kernel)
+            err = vfio_kernel_create(&p->kernel, p->config.hv);
+        if (!err)
+            err = vfio_kernel_open_group(p->kernel, d->path);
+    }
+    return err;
+}
+
+/* RAM into each IOMMU once: the kernel's is common to its devices, a server has its own. */
+static int map_ram(struct passthrough *p)
+{
+    for (unsigned i = 0; i < p->config.nr; i++) {
+        struct vfio_user *user = p->device[i].user;
+        struct vfio_iommu *iommu =
+            user ? vfio_user_device(user)->iommu : vfio_kernel_iommu(p->kernel);
+        unsigned n = 0;
+        while (n < p->iommus && p->mapped[n] != iommu)
+            n++;
+        if (n < p->iommus)
+            continue;
+        int err = vfio_dma_map_ram(iommu, p->config.mem);
+        if (err)
+            return err;
+        p->mapped[p->iommus++] = iommu;
+    }
+    return 0;
+}
+
+static int create_pci(struct passthrough *p, unsigned n, struct vfio_device *dev)
 {
     struct passthrough_device *d = &p->device[n];
     struct vfio_pci_config config = {
@@ -137,9 +196,19 @@ static int open_device(struct passthrough *p, unsigned n)
         .gone = p->config.gone,
         .opaque = p->config.opaque,
     };
+    return vfio_pci_create(&d->pci, dev, &config);
+}
+
+static int open_device(struct passthrough *p, unsigned n)
+{
+    const struct passthrough_device *d = &p->device[n];
     struct vfio_device *dev;
-    int err = vfio_kernel_open_device(p->kernel, d->path, &dev);
-    return err ? err : vfio_pci_create(&d->pci, dev, &config);
+    int err = 0;
+    if (d->user)
+        dev = vfio_user_device(d->user);
+    else
+        err = vfio_kernel_open_device(p->kernel, d->path, &dev);
+    return err ? err : create_pci(p, n, dev);
 }
 
 int passthrough_open(struct passthrough *p, const struct passthrough_config *config)
@@ -150,15 +219,11 @@ int passthrough_open(struct passthrough *p, const struct passthrough_config *con
     raise_nofile();
     int err = find_devices(p);
     if (!err)
+        err = reach_providers(p);
+    if (!err)
         err = passthrough_place(p);
     if (!err)
-        err = vfio_kernel_create(&p->kernel, config->hv);
-    for (unsigned i = 0; i < config->nr && !err; i++)
-        err = vfio_kernel_open_group(p->kernel, p->device[i].path);
-    if (!err) {
-        err = vfio_dma_map_ram(vfio_kernel_iommu(p->kernel), config->mem);
-        p->dma_mapped = !err;
-    }
+        err = map_ram(p);
     for (unsigned i = 0; i < config->nr && !err; i++)
         err = open_device(p, i);
     return err;
@@ -168,10 +233,11 @@ void passthrough_close(struct passthrough *p)
 {
     for (unsigned i = 0; i < p->config.nr; i++)
         vfio_pci_destroy(p->device[i].pci);
-    if (p->dma_mapped)
-        vfio_dma_unmap_ram(vfio_kernel_iommu(p->kernel), p->config.mem);
-    if (p->kernel)
-        vfio_kernel_destroy(p->kernel);
+    while (p->iommus)
+        vfio_dma_unmap_ram(p->mapped[--p->iommus], p->config.mem);
+    for (unsigned i = 0; i < p->config.nr; i++)
+        vfio_user_destroy(p->device[i].user);
+    vfio_kernel_destroy(p->kernel);
 }
 
 int passthrough_reset(struct passthrough *p)

@@ -1,6 +1,6 @@
 /*
  * passthrough.h: the devices named by --vfio: found, placed in the guest's slots, opened in the
- * kernel's order, released in reverse.
+ * kernel's order, released in reverse. Behind a device is the kernel or a vfio-user server.
  */
 #pragma once
 
@@ -13,8 +13,10 @@ struct hv;
 struct loop;
 struct mem;
 struct pci_bus;
+struct vfio_iommu;
 struct vfio_kernel;
 struct vfio_pci;
+struct vfio_user;
 
 struct passthrough_config {
     const struct option_vfio *option;
@@ -29,9 +31,12 @@ struct passthrough_config {
 };
 
 struct passthrough_device {
-    char path[512];   /* sysfs directory */
-    const char *addr; /* its last part: 0000:42:00.0 */
+    char path[512];   /* sysfs directory, or socket */
+    const char *addr; /* for messages: 0000:42:00.0, the socket's path */
+    bool is_user;     /* behind a socket */
+    bool is_platform; /* no PCI device: no place on the bus */
     uint8_t devfn;    /* in the guest */
+    struct vfio_user *user;
     struct vfio_pci *pci;
 };
 
@@ -39,8 +44,9 @@ struct passthrough_device {
 struct passthrough {
     struct passthrough_config config;
     struct vfio_kernel *kernel;
-    bool dma_mapped;
     struct passthrough_device device[OPTIONS_VFIO_MAX];
+    struct vfio_iommu *mapped[OPTIONS_VFIO_MAX]; /* RAM is mapped there */
+    unsigned iommus;
 };
 
 /* All of them, on the bus but with no BAR assigned; nothing when config.nr is 0. Logs its own
@@ -55,9 +61,9 @@ bool passthrough_drop_slots(struct passthrough *p);
 void passthrough_describe(const struct passthrough *p);
 
 /*
- * Gives every device[0..nr) its devfn: what slot= says; else the slot of another function of
- * the same card, functions kept; else a free slot. A guest looks at a slot's other functions
- * only where function 0 answers: of a card whose function 0 stays on the host, the lowest
- * passed one takes its place. -ENOSPC after a message.
+ * Gives every PCI device of device[0..nr) its devfn: what slot= says; else the slot of another
+ * function of the same card, functions kept; else a free slot. A guest looks at a slot's other
+ * functions only where function 0 answers: of a card whose function 0 stays on the host, the
+ * lowest passed one takes its place. -ENOSPC after a message.
  */
 int passthrough_place(struct passthrough *p);
