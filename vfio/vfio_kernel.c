@@ -20,6 +20,7 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
+#include "vfio/vfio_info.h"
 #include "vmm/hv.h"
 #include "vmm/log.h"
 #include "vmm/util.h"
@@ -39,12 +40,11 @@ static void read_ranges(const struct vfio_iommu_type1_info *info, struct vfio_io
 {
     struct vfio_iommu_type1_info_cap_iova_range cap;
     struct vfio_iova_range next;
-    uint32_t at = vfio_kernel_find_cap(info, info->cap_offset,
-                                       VFIO_IOMMU_TYPE1_INFO_CAP_IOVA_RANGE, &cap, sizeof(cap));
+    uint32_t at = vfio_info_find_cap(info, info->cap_offset,
+                                     VFIO_IOMMU_TYPE1_INFO_CAP_IOVA_RANGE, &cap, sizeof(cap));
     *nr = 0;
     for (uint64_t i = 0; at && i < cap.nr_iovas; i++) {
-        if (!vfio_kernel_read_info(info, at + sizeof(cap) + i * sizeof(next), &next,
-                                   sizeof(next)))
+        if (!vfio_info_read(info, at + sizeof(cap) + i * sizeof(next), &next, sizeof(next)))
             return;
         if (*nr < room)
             range[*nr] = next;
@@ -70,8 +70,8 @@ static int iommu_info(struct vfio_iommu *iommu, struct vfio_iova_range *range, u
     *avail = UINT32_MAX;
     if (info->flags & VFIO_IOMMU_INFO_CAPS) {
         read_ranges(info, range, nr, &found);
-        if (vfio_kernel_find_cap(info, info->cap_offset, VFIO_IOMMU_TYPE1_INFO_DMA_AVAIL, &cap,
-                                 sizeof(cap)))
+        if (vfio_info_find_cap(info, info->cap_offset, VFIO_IOMMU_TYPE1_INFO_DMA_AVAIL, &cap,
+                               sizeof(cap)))
             *avail = cap.avail;
     }
     free(answer);

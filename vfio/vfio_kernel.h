@@ -30,12 +30,6 @@ const struct vfio_kernel_group *vfio_kernel_find_group(const struct vfio_kernel 
  */
 int vfio_kernel_get_info(int fd, unsigned long request, const void *head, uint32_t size,
                          void **out);
-/* SIZE bytes at offset AT of INFO; false when they are not all inside. */
-bool vfio_kernel_read_info(const void *info, uint64_t at, void *dst, size_t size);
-/* The SIZE first bytes of the capability ID in the chain that begins at FIRST. Returns its
- * offset, 0: there is none. */
-uint32_t vfio_kernel_find_cap(const void *info, uint32_t first, uint16_t id, void *cap,
-                              size_t size);
 
 /* The device behind FD, which it owns from here on, also when this fails. */
 int vfio_kernel_device_create(struct vfio_kernel *kernel, int fd, const char *name,

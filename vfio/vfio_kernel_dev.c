@@ -3,9 +3,7 @@
  * interrupts, reset.
  *
  * linux/vfio.h, "IOCTLs for DEVICE file descriptors". The kernel adds capabilities to an answer
- * when there is room and says in argsz how much it wants. Offsets and sizes come from the
- * device or its driver: they are checked here, once, so that users of vfio.h need not.
- * VFIO_REGION_INFO_CAP_MSIX_MAPPABLE is ignored: the MSI-X table is never given to the guest.
+ * when there is room and says in argsz how much it wants; vfio_info.c reads them.
  * No lock and no state that changes: any thread may read, write and set interrupts.
  */
 #include <errno.h>
@@ -17,13 +15,13 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "vfio/vfio_info.h"
 #include "vfio/vfio_kernel.h"
 #include "vmm/layout.h"
 #include "vmm/log.h"
 #include "vmm/util.h"
 
 #define INFO_MAX      (64 * KIB) /* the biggest answer worth asking for */
-#define INFO_CAPS_MAX 64
 #define IRQS_MAX      (PCI_MSIX_FLAGS_QSIZE + 1)
 #define HOT_RESET_MAX 512 /* devices that one reset may affect */
 
@@ -68,90 +66,17 @@ int vfio_kernel_get_info(int fd, unsigned long request, const void *head, uint32
     return -EMSGSIZE;
 }
 
-bool vfio_kernel_read_info(const void *info, uint64_t at, void *dst, size_t size)
-{
-    uint32_t len;
-    memcpy(&len, info, sizeof(len));
-    if (!range_within(at, size, len))
-        return false;
-    memcpy(dst, (const char *)info + at, size);
-    return true;
-}
-
-uint32_t vfio_kernel_find_cap(const void *info, uint32_t first, uint16_t id, void *cap,
-                              size_t size)
-{
-    struct vfio_info_cap_header header;
-    uint32_t at = first;
-    for (int i = 0; i < INFO_CAPS_MAX && at; i++) {
-        if (!vfio_kernel_read_info(info, at, &header, sizeof(header)))
-            return 0;
-        if (header.id == id)
-            return vfio_kernel_read_info(info, at, cap, size) ? at : 0;
-        at = header.next;
-    }
-    return 0;
-}
-
 /* ---- regions ---- */
-
-/* Adds the whole pages of [offset, offset + size) that lie in the region. What is not added
- * (an overlap, more than there is room for) is trapped: slower, never wrong. */
-static void add_area(struct vfio_region *region, uint64_t offset, uint64_t size)
-{
-    if (offset >= region->size)
-        return;
-    uint64_t end = align_down(offset + MIN(size, region->size - offset), LAYOUT_PAGE_SIZE);
-    offset = align_up(offset, LAYOUT_PAGE_SIZE);
-    if (offset >= end || region->areas == VFIO_AREAS_MAX)
-        return;
-    unsigned i = region->areas;
-    while (i > 0 && region->area[i - 1].offset > offset)
-        i--;
-    struct vfio_area *area = &region->area[i];
-    if ((i > 0 && area[-1].offset + area[-1].size > offset) ||
-        (i < region->areas && area->offset < end))
-        return;
-    memmove(area + 1, area, (region->areas - i) * sizeof(*area));
-    *area = (struct vfio_area){.offset = offset, .size = end - offset};
-    region->areas++;
-}
-
-static void add_areas(struct vfio_region *region, const struct vfio_region_info *info)
-{
-    struct vfio_region_info_cap_sparse_mmap cap;
-    struct vfio_region_sparse_mmap_area area;
-    uint32_t at = 0;
-    if (info->flags & VFIO_REGION_INFO_FLAG_CAPS)
-        at = vfio_kernel_find_cap(info, info->cap_offset, VFIO_REGION_INFO_CAP_SPARSE_MMAP,
-                                  &cap, sizeof(cap));
-    if (!at)
-        add_area(region, 0, region->size);
-    for (uint64_t i = 0; at && i < cap.nr_areas; i++) {
-        if (!vfio_kernel_read_info(info, at + sizeof(cap) + i * sizeof(area), &area,
-                                   sizeof(area)))
-            return;
-        add_area(region, area.offset, area.size);
-    }
-}
 
 static int region_info(struct vfio_device *dev, uint32_t index, struct vfio_region *region)
 {
-    struct vfio_region_info head = {.index = index}, *info;
-    uint64_t end;
+    struct vfio_region_info head = {.index = index};
     void *answer;
     int err = vfio_kernel_get_info(fd_of(dev), VFIO_DEVICE_GET_REGION_INFO, &head, sizeof(head),
                                    &answer);
     if (!answer)
         return err;
-    info = answer;
-    *region = (struct vfio_region){
-        .index = index, .flags = info->flags, .size = info->size, .offset = info->offset};
-    /* An offset of the region is an off_t of the descriptor. */
-    if (__builtin_add_overflow(info->offset, info->size, &end) || end > INT64_MAX)
-        err = -EIO;
-    else if (info->flags & VFIO_REGION_INFO_FLAG_MMAP)
-        add_areas(region, info);
+    err = vfio_info_region(answer, index, region);
     free(answer);
     return err;
 }
