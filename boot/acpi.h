@@ -14,7 +14,7 @@ struct acpi_resource {
     uint32_t size; /* ports or bytes */
 };
 
-#define ACPI_RESOURCES_MAX 12
+#define ACPI_RESOURCES_MAX 24
 
 /* A device of the DSDT. With COMPATIBLE the _HID is PRP0001 and _DSD carries the string. */
 struct acpi_device {

@@ -231,8 +231,7 @@ void aml_interrupt(struct aml *aml, uint32_t gsi, bool level)
 {
     aml_data(aml, 1, 0x89);
     aml_data(aml, 2, 6);
-    /* ResourceConsumer and Edge, ActiveHigh, Exclusive; or Level, ActiveLow, Shared */
-    aml_data(aml, 1, level ? 0x0d : 0x03);
+    aml_data(aml, 1, level ? 0x01 : 0x03); /* ResourceConsumer, ActiveHigh, Exclusive */
     aml_data(aml, 1, 1);
     aml_data(aml, 4, gsi);
 }

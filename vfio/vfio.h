@@ -104,6 +104,7 @@ struct vfio_device {
     uint32_t regions, irqs;
     struct vfio_iommu *iommu; /* the provider's; shared by devices */
     char compatible[64];      /* of a platform device, as in a device tree; "": not known */
+    char hid[16];             /* ... or its ACPI hardware id */
 
     /*
      * A device behind a socket can be lost, and for ever: like a card that fell off the bus.

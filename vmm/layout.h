@@ -61,4 +61,5 @@
 #define LAYOUT_GSI_SCI       9
 #define LAYOUT_GSI_PCI       16
 #define LAYOUT_GSI_PCI_COUNT 8
+#define LAYOUT_GSI_FREE      0x0000ece8U /* a bit for each: 3, 5-7, 10, 11 and 13-15 */
 #define LAYOUT_GSI_COUNT     24 /* the IOAPIC's inputs; message-signalled routes start here */

@@ -440,6 +440,8 @@ static const struct acpi_device acpi_devices[] = {
 
 static int write_acpi(struct machine *m)
 {
+    struct acpi_device device[ARRAY_SIZE(acpi_devices) + OPTIONS_VFIO_MAX];
+    unsigned fixed = ARRAY_SIZE(acpi_devices);
     struct acpi_config config = {
         .cpus = m->opt->cpus,
         .mmio32_base = LAYOUT_MMIO32,
@@ -448,11 +450,12 @@ static int write_acpi(struct machine *m)
         .mmio64_size = m->pci.mmio64_size,
         .pio_base = LAYOUT_PORT_BARS,
         .pio_size = LAYOUT_PORT_BARS_SIZE,
-        .device = acpi_devices,
-        .devices = ARRAY_SIZE(acpi_devices),
+        .device = device,
+        .devices = fixed + passthrough_acpi(&m->pass, device + fixed),
     };
     size_t size = LAYOUT_ACPI_SIZE;
     uint8_t *at = mem_at(&m->mem, LAYOUT_ACPI, size);
+    memcpy(device, acpi_devices, sizeof(acpi_devices));
     if (!at) {
         log_error("--memory",
                   "cannot place the ACPI tables: RAM ends below 1 MiB; give 2M or more");

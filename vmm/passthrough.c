@@ -8,9 +8,12 @@
 #include <string.h>
 #include <sys/resource.h>
 
+#include "boot/acpi.h"
 #include "devices/pci.h"
 #include "vfio/vfio.h"
 #include "vfio/vfio_pci.h"
+#include "vfio/vfio_platform.h"
+#include "vmm/layout.h"
 #include "vmm/log.h"
 #include "vmm/passthrough.h"
 
@@ -199,6 +202,17 @@ static int create_pci(struct passthrough *p, unsigned n, struct vfio_device *dev
     return vfio_pci_create(&d->pci, dev, &config);
 }
 
+static int create_platform(struct passthrough *p, unsigned n, struct vfio_device *dev)
+{
+    struct vfio_platform_config config = {
+        .hv = p->config.hv,
+        .mmio = p->config.bus->mmio,
+        .room = &p->room,
+        .mmap = p->config.option[n].mmap,
+    };
+    return vfio_platform_create(&p->device[n].platform, dev, &config);
+}
+
 static int open_device(struct passthrough *p, unsigned n)
 {
     const struct passthrough_device *d = &p->device[n];
@@ -208,12 +222,15 @@ static int open_device(struct passthrough *p, unsigned n)
         dev = vfio_user_device(d->user);
     else
         err = vfio_kernel_open_device(p->kernel, d->path, &dev);
-    return err ? err : create_pci(p, n, dev);
+    if (err)
+        return err;
+    return d->is_platform ? create_platform(p, n, dev) : create_pci(p, n, dev);
 }
 
 int passthrough_open(struct passthrough *p, const struct passthrough_config *config)
 {
     p->config = *config;
+    p->room = (struct vfio_platform_room){.next = LAYOUT_PLATFORM, .gsis = LAYOUT_GSI_FREE};
     if (!config->nr)
         return 0;
     raise_nofile();
@@ -231,8 +248,10 @@ int passthrough_open(struct passthrough *p, const struct passthrough_config *con
 
 void passthrough_close(struct passthrough *p)
 {
-    for (unsigned i = 0; i < p->config.nr; i++)
+    for (unsigned i = 0; i < p->config.nr; i++) {
+        vfio_platform_destroy(p->device[i].platform);
         vfio_pci_destroy(p->device[i].pci);
+    }
     while (p->iommus)
         vfio_dma_unmap_ram(p->mapped[--p->iommus], p->config.mem);
     for (unsigned i = 0; i < p->config.nr; i++)
@@ -243,21 +262,64 @@ void passthrough_close(struct passthrough *p)
 int passthrough_reset(struct passthrough *p)
 {
     int err = 0;
-    for (unsigned i = 0; i < p->config.nr && !err; i++)
-        err = vfio_pci_reset(p->device[i].pci);
+    for (unsigned i = 0; i < p->config.nr && !err; i++) {
+        const struct passthrough_device *d = &p->device[i];
+        err = d->pci ? vfio_pci_reset(d->pci) : vfio_platform_reset(d->platform);
+    }
     return err;
 }
 
 bool passthrough_drop_slots(struct passthrough *p)
 {
     bool dropped = false;
-    for (unsigned i = 0; i < p->config.nr; i++)
-        dropped |= p->device[i].pci && vfio_pci_drop_slots(p->device[i].pci);
+    for (unsigned i = 0; i < p->config.nr; i++) {
+        const struct passthrough_device *d = &p->device[i];
+        dropped |= d->pci ? vfio_pci_drop_slots(d->pci) : vfio_platform_drop_slots(d->platform);
+    }
     return dropped;
 }
 
 void passthrough_describe(const struct passthrough *p)
 {
-    for (unsigned i = 0; i < p->config.nr; i++)
-        vfio_pci_describe(p->device[i].pci);
+    for (unsigned i = 0; i < p->config.nr; i++) {
+        const struct passthrough_device *d = &p->device[i];
+        if (d->pci)
+            vfio_pci_describe(d->pci);
+        else
+            vfio_platform_describe(d->platform);
+    }
+}
+
+_Static_assert(VFIO_PLATFORM_REGIONS_MAX + VFIO_PLATFORM_IRQS_MAX <= ACPI_RESOURCES_MAX,
+               "a device's resources fit");
+
+/* The Nth one. False: no driver could find it by what is known of it. */
+static bool describe_acpi(const struct vfio_platform *platform, unsigned n,
+                          struct acpi_device *out)
+{
+    const struct vfio_device *dev = vfio_platform_device(platform);
+    uint64_t gpa, size;
+    uint32_t gsi;
+    bool level;
+
+    *out = (struct acpi_device){
+        .hid = dev->hid, .compatible = dev->compatible[0] ? dev->compatible : NULL, .uid = n};
+    snprintf(out->name, sizeof(out->name), "VP%02u", n % 100);
+    for (unsigned i = 0; vfio_platform_region(platform, i, &gpa, &size); i++)
+        out->resource[out->nr++] =
+            (struct acpi_resource){ACPI_RES_MEM32, (uint32_t)gpa, (uint32_t)size};
+    for (unsigned i = 0; vfio_platform_irq(platform, i, &gsi, &level); i++)
+        out->resource[out->nr++] =
+            (struct acpi_resource){level ? ACPI_RES_IRQ_LEVEL : ACPI_RES_IRQ_EDGE, gsi, 0};
+    return out->compatible || out->hid[0];
+}
+
+unsigned passthrough_acpi(const struct passthrough *p, struct acpi_device *out)
+{
+    unsigned n = 0;
+    for (unsigned i = 0; i < p->config.nr; i++) {
+        const struct vfio_platform *platform = p->device[i].platform;
+        n += platform && describe_acpi(platform, n, &out[n]);
+    }
+    return n;
 }

@@ -7,8 +7,10 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "vfio/vfio_platform.h"
 #include "vmm/options.h"
 
+struct acpi_device;
 struct hv;
 struct loop;
 struct mem;
@@ -16,6 +18,7 @@ struct pci_bus;
 struct vfio_iommu;
 struct vfio_kernel;
 struct vfio_pci;
+struct vfio_platform;
 struct vfio_user;
 
 struct passthrough_config {
@@ -37,7 +40,8 @@ struct passthrough_device {
     bool is_platform; /* no PCI device: no place on the bus */
     uint8_t devfn;    /* in the guest */
     struct vfio_user *user;
-    struct vfio_pci *pci;
+    struct vfio_pci *pci; /* one of the two */
+    struct vfio_platform *platform;
 };
 
 /* Zeroed by the owner before passthrough_open(); owned by the main thread. */
@@ -47,6 +51,7 @@ struct passthrough {
     struct passthrough_device device[OPTIONS_VFIO_MAX];
     struct vfio_iommu *mapped[OPTIONS_VFIO_MAX]; /* RAM is mapped there */
     unsigned iommus;
+    struct vfio_platform_room room;
 };
 
 /* All of them, on the bus but with no BAR assigned; nothing when config.nr is 0. Logs its own
@@ -59,6 +64,9 @@ int passthrough_reset(struct passthrough *p);
 bool passthrough_drop_slots(struct passthrough *p);
 /* Notes of what the guest got and where, once BARs are assigned. */
 void passthrough_describe(const struct passthrough *p);
+/* Those that a guest finds in its ACPI tables only; OUT has room for all devices and lives
+ * shorter than P. Returns how many. */
+unsigned passthrough_acpi(const struct passthrough *p, struct acpi_device *out);
 
 /*
  * Gives every PCI device of device[0..nr) its devfn: what slot= says; else the slot of another
