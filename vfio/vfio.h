@@ -168,6 +168,8 @@ void vfio_dma_unmap_ram(struct vfio_iommu *iommu, const struct mem *mem);
 /* The sysfs directory of a device given as 0000:42:00.0, 42:00.0 or a sysfs path; logs its own
  * error when there is no such device. */
 int vfio_sysfs_find(const char *text, char *path, size_t size);
+/* "pci", "platform". */
+void vfio_sysfs_bus(const char *path, char *bus, size_t size);
 /* "vfio-pci", "" when no driver is bound. */
 void vfio_sysfs_driver(const char *path, char *driver, size_t size);
 /* IOMMU group number; -ENOENT when the device has none. */
@@ -176,6 +178,9 @@ int vfio_sysfs_group(const char *path);
 const char *vfio_sysfs_name(const char *path);
 /* Whether DRIVER, bound to PATH, gives devices to user space: vfio-pci or a vendor's own. */
 bool vfio_sysfs_is_vfio(const char *path, const char *driver);
+
+/* What the firmware calls the platform device at PATH: its compatible string or hardware id. */
+void vfio_sysfs_identify(const char *path, struct vfio_device *dev);
 
 /* The devices of an IOMMU group, as text for messages. */
 struct vfio_sysfs_neighbours {

@@ -27,11 +27,22 @@
 
 #define CONTAINER "/dev/vfio/vfio"
 
-/* Frees the devices in the list %s from their host drivers, see sysfs-bus-pci. */
-#define BIND_COMMAND                                                               \
-    "run as root: modprobe vfio-pci; for d in %s; do cd /sys/bus/pci/devices/$d; " \
-    "echo vfio-pci > driver_override; echo $d > driver/unbind; "                   \
-    "echo $d > /sys/bus/pci/drivers_probe; done"
+/* How to free DEVICES, of the same bus as SYSFS, from their host drivers: see sysfs-bus-pci and
+ * sysfs-bus-platform. The buses' drivers are called vfio-pci, vfio-platform, vfio-amba. */
+struct bind_command {
+    char bus[16];
+    char text[512];
+};
+
+static void bind_command(const char *sysfs, const char *devices, struct bind_command *out)
+{
+    vfio_sysfs_bus(sysfs, out->bus, sizeof(out->bus));
+    snprintf(out->text, sizeof(out->text),
+             "run as root: modprobe vfio-%s; for d in %s; do cd /sys/bus/%s/devices/$d; "
+             "echo vfio-%s > driver_override; echo $d > driver/unbind; "
+             "echo $d > /sys/bus/%s/drivers_probe; done",
+             out->bus, devices, out->bus, out->bus, out->bus);
+}
 
 /* ---- DMA ---- */
 
@@ -248,24 +259,20 @@ static int check_group(const char *sysfs, const char *name)
 
 static int check_driver(const char *sysfs, const char *name)
 {
+    struct bind_command bind;
     char driver[64];
     vfio_sysfs_driver(sysfs, driver, sizeof(driver));
     if (vfio_sysfs_is_vfio(sysfs, driver))
         return 0;
-    if (!driver[0])
-        log_error(name,
-                  "cannot use device: it is bound to no driver, not to vfio-pci; " BIND_COMMAND,
-                  name);
-    else
-        log_error(name,
-                  "cannot use device: it is bound to the host's driver %s, not to "
-                  "vfio-pci; " BIND_COMMAND,
-                  driver, name);
+    bind_command(sysfs, name, &bind);
+    log_error(name, "cannot use device: it is bound to %s%s, not to vfio-%s; %s",
+              driver[0] ? "the host's driver " : "no driver", driver, bind.bus, bind.text);
     return driver[0] ? -EBUSY : -ENODEV;
 }
 
-static int check_viable(const char *name, int number, int fd)
+static int check_viable(const char *sysfs, const char *name, int number, int fd)
 {
+    struct bind_command bind;
     struct vfio_group_status status = {.argsz = sizeof(status)};
     struct vfio_sysfs_neighbours near;
     if (ioctl(fd, VFIO_GROUP_GET_STATUS, &status) < 0) {
@@ -277,9 +284,9 @@ static int check_viable(const char *name, int number, int fd)
     if (status.flags & VFIO_GROUP_FLAGS_VIABLE)
         return 0;
     vfio_sysfs_neighbours(number, &near);
-    log_error(name,
-              "cannot use IOMMU group %d (%s): drivers of the host use it too; " BIND_COMMAND,
-              number, near.all, near.in_use[0] ? near.in_use : name);
+    bind_command(sysfs, near.in_use[0] ? near.in_use : name, &bind);
+    log_error(name, "cannot use IOMMU group %d (%s): drivers of the host use it too; %s",
+              number, near.all, bind.text);
     return -EPERM;
 }
 
@@ -303,8 +310,9 @@ static int join_container(struct vfio_kernel *kernel, const char *name, int numb
     return err;
 }
 
-static int add_group(struct vfio_kernel *kernel, const char *name, int number)
+static int add_group(struct vfio_kernel *kernel, const char *sysfs, int number)
 {
+    const char *name = vfio_sysfs_name(sysfs);
     char node[32];
     snprintf(node, sizeof(node), "/dev/vfio/%d", number);
     int fd = open_node(name, node,
@@ -313,7 +321,7 @@ static int add_group(struct vfio_kernel *kernel, const char *name, int number)
     if (fd < 0)
         return fd;
     struct vfio_kernel_group *group = NULL;
-    int err = check_viable(name, number, fd);
+    int err = check_viable(sysfs, name, number, fd);
     if (!err)
         err = join_container(kernel, name, number, fd);
     if (err)
@@ -346,14 +354,14 @@ int vfio_kernel_open_group(struct vfio_kernel *kernel, const char *sysfs)
         err = check_driver(sysfs, name);
     if (err || vfio_kernel_find_group(kernel, (uint32_t)number))
         return err;
-    return add_group(kernel, name, number);
+    return add_group(kernel, sysfs, number);
 }
 
 static const char *device_fd_hint(int err)
 {
     switch (err) {
     case -ENODEV:
-        return "its driver took it out of VFIO; bind it to vfio-pci again";
+        return "its driver took it out of VFIO; bind it again";
     case -EACCES:
         return "it is a virtual function whose physical function has a VF token, which is not "
                "supported; bind that one to its own driver";
@@ -379,5 +387,8 @@ int vfio_kernel_open_device(struct vfio_kernel *kernel, const char *sysfs,
         log_error(name, "cannot open device: %s; %s", strerror(-err), device_fd_hint(err));
         return err;
     }
-    return vfio_kernel_device_create(kernel, fd, name, out);
+    int err = vfio_kernel_device_create(kernel, fd, name, out);
+    if (!err && !((*out)->flags & VFIO_DEVICE_FLAGS_PCI))
+        vfio_sysfs_identify(sysfs, *out);
+    return err;
 }

@@ -1,7 +1,7 @@
 /*
  * vfio_sysfs.c: which device is meant, who drives it, and with whom it shares its IOMMU group.
  *
- * Only reads sysfs (Linux Documentation/ABI/testing/sysfs-bus-pci and
+ * Only reads sysfs (Linux Documentation/ABI/testing/sysfs-bus-pci, sysfs-bus-platform and
  * sysfs-kernel-iommu_groups; Documentation/driver-api/vfio.rst, "Groups, Devices, and IOMMUs")
  * and, to name who has a node open, /proc (proc(5), /proc/pid/fd). Nothing is bound or unbound
  * here. No state; any thread.
@@ -62,7 +62,7 @@ static int find_by_path(const char *text, char *path, size_t size)
     char real[PATH_MAX], subsystem[PATH_MAX];
     if (!realpath(text, real)) {
         int err = -errno;
-        log_error(text, "cannot find device: %s; ls /sys/bus/pci/devices shows them",
+        log_error(text, "cannot find device: %s; ls -d /sys/bus/*/devices/* shows them",
                   strerror(-err));
         return err;
     }
@@ -97,6 +97,12 @@ int vfio_sysfs_find(const char *text, char *path, size_t size)
     return 0;
 }
 
+void vfio_sysfs_bus(const char *path, char *bus, size_t size)
+{
+    bus[0] = '\0';
+    link_name(path, "subsystem", bus, size);
+}
+
 void vfio_sysfs_driver(const char *path, char *driver, size_t size)
 {
     driver[0] = '\0';
@@ -118,6 +124,28 @@ bool vfio_sysfs_is_vfio(const char *path, const char *driver)
     char dir[PATH_MAX + 16];
     snprintf(dir, sizeof(dir), "%s/vfio-dev", path);
     return strstr(driver, "vfio") || access(dir, F_OK) == 0;
+}
+
+/* The file's first line or, where it is a list of strings, the first of them; "": there is
+ * none. */
+static void read_first(const char *path, char *text, size_t size)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    ssize_t len = fd < 0 ? 0 : read(fd, text, size - 1);
+    if (fd >= 0)
+        close(fd);
+    text[len < 0 ? 0 : len] = '\0';
+    text[strcspn(text, "\n")] = '\0';
+}
+
+/* sysfs-firmware-ofw and sysfs-bus-acpi in Documentation/ABI/testing. */
+void vfio_sysfs_identify(const char *path, struct vfio_device *dev)
+{
+    char file[PATH_MAX];
+    snprintf(file, sizeof(file), "%s/of_node/compatible", path);
+    read_first(file, dev->compatible, sizeof(dev->compatible));
+    snprintf(file, sizeof(file), "%s/firmware_node/hid", path);
+    read_first(file, dev->hid, sizeof(dev->hid));
 }
 
 static bool holds_group(const char *path, const char *driver)
@@ -192,14 +220,9 @@ static bool has_open(const char *pid, const char *node)
 
 static void process_name(const char *pid, char *text, size_t size)
 {
-    char path[300], comm[32] = "";
+    char path[300], comm[32];
     snprintf(path, sizeof(path), "/proc/%s/comm", pid);
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    ssize_t len = fd < 0 ? 0 : read(fd, comm, sizeof(comm) - 1);
-    if (fd >= 0)
-        close(fd);
-    comm[len < 0 ? 0 : len] = '\0';
-    comm[strcspn(comm, "\n")] = '\0';
+    read_first(path, comm, sizeof(comm));
     snprintf(text, size, "process %s (%s)", pid, comm);
 }
 

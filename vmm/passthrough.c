@@ -113,10 +113,14 @@ static int find_device(struct passthrough_device *d, const char *text)
         d->addr = d->path;
         return 0;
     }
+    char bus[16];
     int err = vfio_sysfs_find(text, d->path, sizeof(d->path));
-    if (!err)
-        d->addr = strrchr(d->path, '/') + 1;
-    return err;
+    if (err)
+        return err;
+    d->addr = strrchr(d->path, '/') + 1;
+    vfio_sysfs_bus(d->path, bus, sizeof(bus));
+    d->is_platform = !strcmp(bus, "platform") || !strcmp(bus, "amba");
+    return 0;
 }
 
 static int find_devices(struct passthrough *p)

@@ -195,6 +195,9 @@ static int irqfd_remove(struct hv *hv, int fd, uint32_t gsi)
         if (irqfd->used && irqfd->fd == fd && irqfd->gsi == gsi) {
             pump(fake, irqfd);
             irqfd->used = false;
+            const struct fake_irqfd *other = fake_hv_irqfd_on(fake, gsi);
+            if (irqfd->resample_fd >= 0 && !other)
+                set_level(fake, gsi, false);
             return 0;
         }
     }

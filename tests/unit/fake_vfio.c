@@ -18,6 +18,11 @@ static struct fake_vfio *fake_of(struct vfio_device *dev)
     return container_of(dev, struct fake_vfio, dev);
 }
 
+static bool is_platform(const struct fake_vfio *f)
+{
+    return f->dev.flags & VFIO_DEVICE_FLAGS_PLATFORM;
+}
+
 /* Records CALL; the errno it has to fail with, or 0. */
 static int called(struct fake_vfio *f, struct fake_vfio_call call)
 {
@@ -25,6 +30,8 @@ static int called(struct fake_vfio *f, struct fake_vfio_call call)
     f->calls[call.op]++;
     if (f->nr < FAKE_VFIO_CALLS)
         f->call[f->nr++] = call;
+    if (f->dev.lost)
+        return -EIO;
     if (f->fail_in && f->fail_op == call.op && --f->fail_in == 0)
         return -f->fail_errno;
     return 0;
@@ -35,7 +42,7 @@ static int region_info(struct vfio_device *dev, uint32_t index, struct vfio_regi
     struct fake_vfio *f = fake_of(dev);
     int err = called(f, (struct fake_vfio_call){.op = FAKE_REGION_INFO, .index = index});
 
-    if (err || index >= VFIO_PCI_NUM_REGIONS)
+    if (err || index >= f->dev.regions)
         return err ? err : -EINVAL;
     *region = f->region[index];
     return 0;
@@ -45,11 +52,11 @@ static int region_info(struct vfio_device *dev, uint32_t index, struct vfio_regi
 static int access_check(const struct fake_vfio *f, const struct vfio_region *r, uint64_t offset,
                         size_t len)
 {
-    bool io = f->config[PCI_BASE_ADDRESS_0 + 4 * r->index] & PCI_BASE_ADDRESS_SPACE_IO;
+    bool io = f->config[PCI_BASE_ADDRESS_0 + 4 * (r->index % 6)] & PCI_BASE_ADDRESS_SPACE_IO;
 
     if (!range_within(offset, len, f->region[r->index].size))
         return -EINVAL;
-    if (r->index < VFIO_PCI_ROM_REGION_INDEX && !io &&
+    if (!is_platform(f) && r->index < VFIO_PCI_ROM_REGION_INDEX && !io &&
         !(f->config[PCI_COMMAND] & PCI_COMMAND_MEMORY))
         return -EIO;
     return 0;
@@ -68,7 +75,7 @@ static int region_read(struct vfio_device *dev, const struct vfio_region *r, uin
         return err;
     if (f->dead)
         memset(data, 0xff, len);
-    else if (r->index == VFIO_PCI_CONFIG_REGION_INDEX)
+    else if (!is_platform(f) && r->index == VFIO_PCI_CONFIG_REGION_INDEX)
         memcpy(data, f->config + offset, len);
     else if (pread(f->memory[r->index], data, len, (off_t)offset) != (ssize_t)len)
         return -EIO;
@@ -99,7 +106,7 @@ static int region_write(struct vfio_device *dev, const struct vfio_region *r, ui
         err = access_check(f, r, offset, len);
     if (err)
         return err;
-    if (r->index == VFIO_PCI_CONFIG_REGION_INDEX)
+    if (!is_platform(f) && r->index == VFIO_PCI_CONFIG_REGION_INDEX)
         return config_write(f, offset, data, len);
     return pwrite(f->memory[r->index], data, len, (off_t)offset) == (ssize_t)len ? 0 : -EIO;
 }
@@ -124,7 +131,7 @@ static int irq_info(struct vfio_device *dev, uint32_t index, struct vfio_irq_inf
     struct fake_vfio *f = fake_of(dev);
     int err = called(f, (struct fake_vfio_call){.op = FAKE_IRQ_INFO, .index = index});
 
-    if (err || index >= VFIO_PCI_NUM_IRQS)
+    if (err || index >= f->dev.irqs)
         return err ? err : -EINVAL;
     info->flags = f->irq[index].flags;
     info->count = f->irq[index].count;
@@ -168,6 +175,29 @@ static int set_unmask(struct fake_vfio *f, const int *fds)
     return 0;
 }
 
+static int set_line(struct fake_vfio *f, uint32_t index, uint32_t flags, uint32_t count,
+                    const int *fds)
+{
+    struct fake_vfio_line *line = &f->line[index];
+    bool maskable = f->irq[index].flags & VFIO_IRQ_INFO_MASKABLE;
+
+    if (index >= f->dev.irqs || count > 1)
+        return -EINVAL;
+    if (flags & VFIO_IRQ_SET_ACTION_TRIGGER) {
+        line->fd = fds ? fds[0] : -1;
+        return 0;
+    }
+    if (!maskable)
+        return -EINVAL;
+    if (!fds)
+        line->masked = flags & VFIO_IRQ_SET_ACTION_MASK;
+    else if (line->unmask_fd >= 0 && fds[0] >= 0)
+        return -EBUSY;
+    else
+        line->unmask_fd = fds[0];
+    return 0;
+}
+
 static int irq_set(struct vfio_device *dev, uint32_t index, uint32_t flags, uint32_t start,
                    uint32_t count, const int *fds)
 {
@@ -182,6 +212,8 @@ static int irq_set(struct vfio_device *dev, uint32_t index, uint32_t flags, uint
         return err;
     if (!!fds != !!(flags & VFIO_IRQ_SET_DATA_EVENTFD))
         return -EINVAL;
+    if (is_platform(f))
+        return set_line(f, index, flags, count, fds);
     if (index >= VFIO_PCI_ERR_IRQ_INDEX) {
         f->event_fd[index - VFIO_PCI_ERR_IRQ_INDEX] = fds ? fds[0] : -1;
         return 0;
@@ -219,26 +251,35 @@ static const struct vfio_device_ops ops = {
     .close = close_device,
 };
 
-void fake_vfio_bar(struct fake_vfio *f, unsigned bar, uint64_t size, uint32_t flags)
+static struct vfio_region *set_region(struct fake_vfio *f, unsigned index, uint64_t size)
 {
-    struct vfio_region *r = &f->region[bar];
-    bool io = flags & PCI_BASE_ADDRESS_SPACE_IO;
-    bool whole_pages = size && !(size % 4096) && !io && bar != VFIO_PCI_ROM_REGION_INDEX;
+    struct vfio_region *r = &f->region[index];
 
-    if (f->memory[bar] >= 0)
-        close(f->memory[bar]);
-    f->memory[bar] = memfd_create("bar", MFD_CLOEXEC);
+    if (f->memory[index] >= 0)
+        close(f->memory[index]);
+    f->memory[index] = memfd_create("bar", MFD_CLOEXEC);
     /* A hostile size may be more than a file can have. */
-    int none = ftruncate(f->memory[bar], (off_t)MIN(size, GIB));
+    int none = ftruncate(f->memory[index], (off_t)MIN(size, GIB));
     (void)none;
-    *r = (struct vfio_region){.index = bar, .size = size, .offset = (uint64_t)bar << 40};
-    r->flags = VFIO_REGION_INFO_FLAG_READ;
-    if (bar != VFIO_PCI_ROM_REGION_INDEX)
-        r->flags |= VFIO_REGION_INFO_FLAG_WRITE;
-    if (whole_pages) {
+    *r = (struct vfio_region){.index = index, .size = size, .offset = (uint64_t)index << 40};
+    r->flags = VFIO_REGION_INFO_FLAG_READ | VFIO_REGION_INFO_FLAG_WRITE;
+    if (size && !(size % 4096)) {
         r->flags |= VFIO_REGION_INFO_FLAG_MMAP;
         r->areas = 1;
         r->area[0] = (struct vfio_area){0, size};
+    }
+    return r;
+}
+
+void fake_vfio_bar(struct fake_vfio *f, unsigned bar, uint64_t size, uint32_t flags)
+{
+    struct vfio_region *r = set_region(f, bar, size);
+
+    if (bar == VFIO_PCI_ROM_REGION_INDEX)
+        r->flags = VFIO_REGION_INFO_FLAG_READ;
+    if (bar == VFIO_PCI_ROM_REGION_INDEX || flags & PCI_BASE_ADDRESS_SPACE_IO) {
+        r->flags &= ~VFIO_REGION_INFO_FLAG_MMAP;
+        r->areas = 0;
     }
     /* The host's own address, which a guest must never see. */
     if (bar != VFIO_PCI_ROM_REGION_INDEX)
@@ -304,21 +345,46 @@ static void init_caps(struct fake_vfio *f)
     fake_vfio_ext_cap(f, 0x180, PCI_EXT_CAP_ID_SRIOV, 0);
 }
 
-void fake_vfio_init(struct fake_vfio *f, const struct fake_hv *hv)
+static void init_common(struct fake_vfio *f, const struct fake_hv *hv)
 {
-    const uint32_t eventfd_flag = VFIO_IRQ_INFO_EVENTFD;
-
     memset(f, 0, sizeof(*f));
-    f->dev = (struct vfio_device){.ops = &ops,
-                                  .name = "0000:42:00.0",
-                                  .flags = VFIO_DEVICE_FLAGS_PCI | VFIO_DEVICE_FLAGS_RESET,
-                                  .regions = VFIO_PCI_NUM_REGIONS,
-                                  .irqs = VFIO_PCI_NUM_IRQS};
+    f->dev.ops = &ops;
     f->hv = hv;
     f->active = VFIO_PCI_NUM_IRQS;
     f->unmask_fd = f->event_fd[0] = f->event_fd[1] = -1;
     memset(f->fd, 0xff, sizeof(f->fd));
     memset(f->memory, 0xff, sizeof(f->memory));
+}
+
+void fake_vfio_platform(struct fake_vfio *f, const struct fake_hv *hv)
+{
+    init_common(f, hv);
+    strcpy(f->dev.name, "f0a00000.dma");
+    f->dev.flags = VFIO_DEVICE_FLAGS_PLATFORM | VFIO_DEVICE_FLAGS_RESET;
+}
+
+void fake_vfio_region(struct fake_vfio *f, uint64_t size)
+{
+    set_region(f, f->dev.regions++, size);
+}
+
+void fake_vfio_line(struct fake_vfio *f, uint32_t flags)
+{
+    uint32_t index = f->dev.irqs++;
+
+    fake_vfio_irq(f, index, 1, VFIO_IRQ_INFO_EVENTFD | flags);
+    f->line[index] = (struct fake_vfio_line){.fd = -1, .unmask_fd = -1};
+}
+
+void fake_vfio_init(struct fake_vfio *f, const struct fake_hv *hv)
+{
+    const uint32_t eventfd_flag = VFIO_IRQ_INFO_EVENTFD;
+
+    init_common(f, hv);
+    strcpy(f->dev.name, "0000:42:00.0");
+    f->dev.flags = VFIO_DEVICE_FLAGS_PCI | VFIO_DEVICE_FLAGS_RESET;
+    f->dev.regions = VFIO_PCI_NUM_REGIONS;
+    f->dev.irqs = VFIO_PCI_NUM_IRQS;
     f->region[VFIO_PCI_CONFIG_REGION_INDEX] =
         (struct vfio_region){.index = VFIO_PCI_CONFIG_REGION_INDEX, .size = sizeof(f->config)};
     init_header(f);
@@ -340,7 +406,7 @@ void fake_vfio_init(struct fake_vfio *f, const struct fake_hv *hv)
 
 void fake_vfio_fini(struct fake_vfio *f)
 {
-    for (unsigned i = 0; i < VFIO_PCI_NUM_REGIONS; i++)
+    for (unsigned i = 0; i < FAKE_VFIO_REGIONS; i++)
         if (f->memory[i] >= 0)
             close(f->memory[i]);
 }
@@ -367,10 +433,24 @@ const struct fake_vfio_call *fake_vfio_find(const struct fake_vfio *f, enum fake
     return NULL;
 }
 
+static bool fire_line(struct fake_vfio_line *line, bool automasked)
+{
+    eventfd_t n;
+
+    if (line->unmask_fd >= 0 && eventfd_read(line->unmask_fd, &n) == 0)
+        line->masked = false;
+    if (line->fd < 0 || line->masked)
+        return false;
+    line->masked = automasked;
+    return eventfd_write(line->fd, 1) == 0;
+}
+
 bool fake_vfio_fire(struct fake_vfio *f, unsigned vector)
 {
     bool intx = f->active == VFIO_PCI_INTX_IRQ_INDEX;
 
+    if (is_platform(f))
+        return fire_line(&f->line[vector], f->irq[vector].flags & VFIO_IRQ_INFO_AUTOMASKED);
     if (vector >= f->vectors || f->fd[vector] < 0 || (intx && f->masked))
         return false;
     f->masked = intx;

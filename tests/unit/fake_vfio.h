@@ -1,7 +1,8 @@
 /*
  * fake_vfio.h: a VFIO device for unit tests: struct vfio_device over plain memory. It records
  * every call, behaves like the kernel's vfio-pci where that matters (one interrupt mode at a
- * time, no BAR access with memory decoding off), and fails a call on demand.
+ * time, no BAR access with memory decoding off) or its vfio-platform (one unmask eventfd until
+ * it is taken back), and fails a call on demand. One that is lost (vfio.h) fails all of them.
  */
 #pragma once
 
@@ -36,18 +37,24 @@ struct fake_vfio_call {
 
 #define FAKE_VFIO_CALLS   512
 #define FAKE_VFIO_VECTORS 64
+#define FAKE_VFIO_REGIONS 16
+#define FAKE_VFIO_IRQS    8
 
 struct fake_vfio {
     struct vfio_device dev;
     const struct fake_hv *hv; /* to look at the slots */
 
     uint8_t config[4096];
-    struct vfio_region region[VFIO_PCI_NUM_REGIONS];
-    int memory[VFIO_PCI_NUM_REGIONS]; /* memfd behind a BAR; -1: none */
+    struct vfio_region region[FAKE_VFIO_REGIONS];
+    int memory[FAKE_VFIO_REGIONS]; /* memfd behind a BAR or region; -1: none */
 
-    struct vfio_irq_info irq[VFIO_PCI_NUM_IRQS];
-    uint32_t active;  /* index of the interrupt mode; VFIO_PCI_NUM_IRQS: none */
-    unsigned vectors; /* of it */
+    struct vfio_irq_info irq[FAKE_VFIO_IRQS];
+    struct fake_vfio_line {
+        int fd, unmask_fd;
+        bool masked;
+    } line[FAKE_VFIO_IRQS]; /* of a platform device */
+    uint32_t active;        /* index of the interrupt mode; VFIO_PCI_NUM_IRQS: none */
+    unsigned vectors;       /* of it */
     int fd[FAKE_VFIO_VECTORS];
     int unmask_fd, event_fd[2]; /* event: ERR, REQ */
     bool masked;                /* INTx */
@@ -75,6 +82,12 @@ struct fake_vfio {
  *   0x100 AER  0x140 serial number  0x150 ARI  0x160 vendor-specific  0x180 SR-IOV
  */
 void fake_vfio_init(struct fake_vfio *fake, const struct fake_hv *hv);
+/* A platform device with no region and no interrupt yet. */
+void fake_vfio_platform(struct fake_vfio *fake, const struct fake_hv *hv);
+/* Adds one; it can be mapped as a whole where it is whole pages. */
+void fake_vfio_region(struct fake_vfio *fake, uint64_t size);
+/* Adds one; FLAGS besides VFIO_IRQ_INFO_EVENTFD. */
+void fake_vfio_line(struct fake_vfio *fake, uint32_t flags);
 /* The descriptors; after the device has been closed. */
 void fake_vfio_fini(struct fake_vfio *fake);
 
@@ -93,5 +106,6 @@ void fake_vfio_forget(struct fake_vfio *fake);
 const struct fake_vfio_call *fake_vfio_find(const struct fake_vfio *fake, enum fake_vfio_op op,
                                             uint32_t index, unsigned nth);
 /* The device raises an interrupt of the active mode; false when nothing listens. INTx is masked
- * by it, as in the kernel. */
+ * by it, as in the kernel. Of a platform device VECTOR is the index; one that masks itself does
+ * not fire before it is unmasked. */
 bool fake_vfio_fire(struct fake_vfio *fake, unsigned vector);

@@ -89,34 +89,56 @@ void fake_link(const char *path, const char *target)
     cr_assert_eq(symlink(target, buf), 0, "%s", path);
 }
 
-void fake_sysfs_driver(const char *name, const char *driver)
+static void link_driver(const char *parent, const char *bus, const char *name,
+                        const char *driver)
 {
     char path[256], target[256];
-    snprintf(path, sizeof(path), "/sys/devices/pci0000:40/%s/driver", name);
-    snprintf(target, sizeof(target), "../../../bus/pci/drivers/%s", driver);
+    snprintf(path, sizeof(path), "/sys/devices/%s/%s/driver", parent, name);
+    snprintf(target, sizeof(target), "../../../bus/%s/drivers/%s", bus, driver);
     fake_link(path, target);
+}
+
+static void make_device(const char *parent, const char *bus, const char *name, int group,
+                        const char *driver)
+{
+    char path[256], target[256];
+    snprintf(path, sizeof(path), "/sys/devices/%s/%s", parent, name);
+    fake_file(path, NULL);
+    snprintf(path, sizeof(path), "/sys/devices/%s/%s/subsystem", parent, name);
+    snprintf(target, sizeof(target), "../../../bus/%s", bus);
+    fake_link(path, target);
+    snprintf(path, sizeof(path), "/sys/bus/%s/devices/%s", bus, name);
+    snprintf(target, sizeof(target), "../../../devices/%s/%s", parent, name);
+    fake_link(path, target);
+    if (driver)
+        link_driver(parent, bus, name, driver);
+    if (group < 0)
+        return;
+    snprintf(path, sizeof(path), "/sys/devices/%s/%s/iommu_group", parent, name);
+    snprintf(target, sizeof(target), "../../../kernel/iommu_groups/%d", group);
+    fake_link(path, target);
+    snprintf(path, sizeof(path), "/sys/kernel/iommu_groups/%d/devices/%s", group, name);
+    snprintf(target, sizeof(target), "../../../../devices/%s/%s", parent, name);
+    fake_link(path, target);
+}
+
+void fake_sysfs_driver(const char *name, const char *driver)
+{
+    link_driver("pci0000:40", "pci", name, driver);
 }
 
 void fake_sysfs_device(const char *name, int group, const char *driver)
 {
-    char path[256], target[256];
-    snprintf(path, sizeof(path), "/sys/devices/pci0000:40/%s", name);
-    fake_file(path, NULL);
-    snprintf(path, sizeof(path), "/sys/devices/pci0000:40/%s/subsystem", name);
-    fake_link(path, "../../../bus/pci");
-    snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s", name);
-    snprintf(target, sizeof(target), "../../../devices/pci0000:40/%s", name);
-    fake_link(path, target);
-    if (driver)
-        fake_sysfs_driver(name, driver);
-    if (group < 0)
-        return;
-    snprintf(path, sizeof(path), "/sys/devices/pci0000:40/%s/iommu_group", name);
-    snprintf(target, sizeof(target), "../../../kernel/iommu_groups/%d", group);
-    fake_link(path, target);
-    snprintf(path, sizeof(path), "/sys/kernel/iommu_groups/%d/devices/%s", group, name);
-    snprintf(target, sizeof(target), "../../../../devices/pci0000:40/%s", name);
-    fake_link(path, target);
+    make_device("pci0000:40", "pci", name, group, driver);
+}
+
+void fake_sysfs_platform(const char *name, int group, const char *driver,
+                         const char *compatible)
+{
+    char path[256];
+    make_device("platform", "platform", name, group, driver);
+    snprintf(path, sizeof(path), "/sys/devices/platform/%s/of_node/compatible", name);
+    fake_file(path, compatible);
 }
 
 /* ---- life ---- */
@@ -133,6 +155,8 @@ struct fake_vfio_kernel *fake_vfio_kernel_init(void)
         .type1v2 = true,
         .group_flags = VFIO_GROUP_FLAGS_VIABLE,
         .device_flags = VFIO_DEVICE_FLAGS_PCI | VFIO_DEVICE_FLAGS_RESET,
+        .regions = FAKE_REGIONS,
+        .irqs = VFIO_PCI_NUM_IRQS,
         .iommu = {&iommu_answer, sizeof(iommu_answer), 0},
         .irq = {.flags = VFIO_IRQ_INFO_EVENTFD, .count = 1},
     };
@@ -374,8 +398,8 @@ static int group_ioctl(int fd, unsigned long request, unsigned long arg)
 static int device_info(struct vfio_device_info *info)
 {
     info->flags = fake.device_flags;
-    info->num_regions = FAKE_REGIONS;
-    info->num_irqs = VFIO_PCI_NUM_IRQS;
+    info->num_regions = fake.regions;
+    info->num_irqs = fake.irqs;
     return info->argsz >= 16 ? 0 : error(EINVAL);
 }
 
@@ -440,6 +464,8 @@ static int device_ioctl(unsigned long request, unsigned long arg)
         fake.resets++;
         return fake.device_flags & VFIO_DEVICE_FLAGS_RESET ? 0 : error(EINVAL);
     case VFIO_DEVICE_GET_PCI_HOT_RESET_INFO:
+        if (!(fake.device_flags & VFIO_DEVICE_FLAGS_PCI))
+            return error(ENOTTY);
         return hot_reset_info((void *)arg);
     case VFIO_DEVICE_PCI_HOT_RESET:
         return hot_reset((const void *)arg);

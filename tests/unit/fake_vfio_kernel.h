@@ -40,7 +40,7 @@ struct fake_vfio_kernel {
     int open_errno[2]; /* 0: container, 1: group */
     uint32_t group_flags;
     int set_iommu_errno, set_container_errno, device_fd_errno, map_errno;
-    uint32_t device_flags;
+    uint32_t device_flags, regions, irqs;
     struct fake_answer iommu;
     struct fake_answer region[FAKE_REGIONS];
     struct vfio_irq_info irq;
@@ -77,6 +77,9 @@ void fake_vfio_kernel_fini(void);
 
 /* A PCI device in sysfs; GROUP -1: none, DRIVER NULL: none. */
 void fake_sysfs_device(const char *name, int group, const char *driver);
+/* One of /sys/devices/platform, whose device tree node has COMPATIBLE. */
+void fake_sysfs_platform(const char *name, int group, const char *driver,
+                         const char *compatible);
 void fake_sysfs_driver(const char *name, const char *driver);
 /* A file, a directory (TEXT NULL) or a symbolic link, at PATH of the machine played. */
 void fake_file(const char *path, const char *text);

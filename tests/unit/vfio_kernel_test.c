@@ -291,7 +291,7 @@ Test(vfio_kernel, device_refused)
     k->device_fd_errno = EACCES;
     device_refused("VF token");
     k->device_fd_errno = ENODEV;
-    device_refused("bind it to vfio-pci again");
+    device_refused("took it out of VFIO; bind it again");
     k->device_fd_errno = EBUSY;
     device_refused("somebody else");
     k->device_fd_errno = EIO;
