@@ -4,10 +4,9 @@
  * (vfio_user.c) and the test server (tests/emulated).
  *
  * Every message is a header and a payload; descriptors travel beside it (SCM_RIGHTS). Regions,
- * interrupts and their flags are those of linux/vfio.h, and so are GET_INFO (struct
- * vfio_device_info up to num_irqs: 16 bytes), GET_REGION_INFO (struct vfio_region_info and its
- * capabilities), GET_IRQ_INFO (struct vfio_irq_info) and SET_IRQS (struct vfio_irq_set,
- * eventfds beside it and not in its data).
+ * interrupts and their flags are those of linux/vfio.h, and so are GET_REGION_INFO (struct
+ * vfio_region_info and its capabilities), GET_IRQ_INFO (struct vfio_irq_info) and SET_IRQS
+ * (struct vfio_irq_set, eventfds beside it and not in its data).
  */
 #pragma once
 
@@ -56,6 +55,14 @@ struct vfio_user_version {
 #define VFIO_USER_DEFAULT_DMA_MAPS  65535U
 #define VFIO_USER_DEFAULT_PGSIZES   4096ULL
 
+/* DEVICE_GET_INFO, request and reply: struct vfio_device_info as it began. */
+struct vfio_user_device_info {
+    uint32_t argsz;
+    uint32_t flags; /* VFIO_DEVICE_FLAGS_* */
+    uint32_t num_regions, num_irqs;
+};
+_Static_assert(sizeof(struct vfio_user_device_info) == 16, "vfio-user DEVICE_GET_INFO");
+
 /* DMA_MAP: at most one descriptor beside it; without one the server uses DMA_READ and
  * DMA_WRITE. */
 struct vfio_user_dma_map {
@@ -102,7 +109,8 @@ struct vfio_user_dma_access {
 };
 _Static_assert(sizeof(struct vfio_user_dma_access) == 16, "vfio-user DMA_READ/WRITE");
 
-/* GET_REGION_IO_FDS: the reply is this and COUNT entries, their descriptors beside it. */
+/* GET_REGION_IO_FDS: the reply is this and COUNT entries, their descriptors beside it. An entry
+ * may grow: its size is that of the entries divided by COUNT. */
 struct vfio_user_region_io_fds {
     uint32_t argsz;
     uint32_t flags;
@@ -115,11 +123,14 @@ _Static_assert(sizeof(struct vfio_user_region_io_fds) == 16, "vfio-user GET_REGI
 #define VFIO_USER_IO_FD_IOREGIONFD 1U
 #define VFIO_USER_IO_FD_SHADOW     2U /* libvfio-user's ioeventfd with shadow memory */
 
+#define VFIO_USER_IO_FD_F_DATAMATCH 0x1U /* as KVM_IOEVENTFD_FLAG_* of linux/kvm.h */
+#define VFIO_USER_IO_FD_F_PIO       0x2U
+
 struct vfio_user_io_fd {
     uint64_t offset, size;
     uint32_t fd_index; /* among the descriptors of this message */
     uint32_t type;     /* VFIO_USER_IO_FD_* */
-    uint32_t flags;
+    uint32_t flags;    /* of an ioeventfd: VFIO_USER_IO_FD_F_* */
     uint32_t padding;
     uint64_t datamatch;
 };
