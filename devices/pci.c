@@ -17,6 +17,7 @@
 #include <string.h>
 
 #include "vmm/layout.h"
+#include "vmm/uapi.h"
 #include "vmm/util.h"
 
 #define PCI_COMMAND_WRITABLE                                                         \
@@ -30,9 +31,6 @@
 #define PCI_ROM_SIZE_MAX (16 * MIB)
 #define PCI_BAR32_MAX    (2 * GIB)
 #define PCI_PORTS        0x10000ULL
-
-/* Header Type bit 7; PCI_HEADER_TYPE_MFD in the UAPI headers from 6.8 on. */
-#define PCI_MULTI_FUNCTION 0x80U
 
 /* Non-prefetchable 64-bit BARs up to this size go below 4 GiB, as firmware does it. */
 #define PCI_BAR32_PREFER (128 * MIB)
@@ -270,7 +268,7 @@ static uint32_t fix_header_type(const struct pci_dev *dev, unsigned offset, unsi
         return value;
 
     struct pci_dev *const *slot = &dev->bus->dev[dev->devfn & ~7U];
-    uint32_t bit = PCI_MULTI_FUNCTION << 8 * (PCI_HEADER_TYPE - offset);
+    uint32_t bit = UAPI_PCI_HEADER_TYPE_MFD << 8 * (PCI_HEADER_TYPE - offset);
     value &= ~bit;
     for (unsigned fn = 1; fn < 8; fn++)
         if (slot[fn])

@@ -64,6 +64,22 @@ static int reset_device(struct vfio_pci *pci)
     return 0;
 }
 
+/* Decodes nothing and raises nothing; with the bus's lock. */
+static void silence(struct vfio_pci *pci)
+{
+    pci_config_write(&pci->dev, PCI_COMMAND, 2, 0); /* unmaps the BARs */
+    vfio_pci_irq_quiesce(pci);
+}
+
+static void on_lost(void *opaque)
+{
+    struct vfio_pci *pci = opaque;
+
+    pthread_mutex_lock(&pci->wiring.bus->lock);
+    silence(pci);
+    pthread_mutex_unlock(&pci->wiring.bus->lock);
+}
+
 static struct vfio_pci *alloc(struct vfio_device *dev, const struct vfio_pci_config *config)
 {
     struct vfio_pci *pci = calloc(1, sizeof(*pci));
@@ -75,6 +91,8 @@ static struct vfio_pci *alloc(struct vfio_device *dev, const struct vfio_pci_con
     pci->active = VFIO_PCI_IRQ_NONE;
     pci->err.fd = pci->req.fd = -1;
     pthread_mutex_init(&pci->lock, NULL);
+    dev->on_lost = on_lost;
+    dev->opaque = pci;
     pci_dev_init(&pci->dev, &vfio_pci_ops, dev->name);
     for (unsigned i = 0; i < PCI_BARS; i++)
         pci->bar[i] = (struct vfio_pci_bar){
@@ -91,7 +109,7 @@ static int set_up(struct vfio_pci *pci)
         err = vfio_pci_config_read_all(pci);
     if (err)
         return err;
-    vfio_pci_command(pci, 0);
+    vfio_pci_write_register(pci, PCI_COMMAND, 0);
     err = vfio_pci_bars_probe(pci);
     if (err)
         return err;
@@ -135,7 +153,7 @@ void vfio_pci_destroy(struct vfio_pci *pci)
     if (pci->on_bus)
         pci_bus_remove(pci->wiring.bus, &pci->dev);
     vfio_pci_irq_fini(pci);
-    vfio_pci_command(pci, 0); /* no DMA from here on, while memory is unmapped */
+    vfio_pci_write_register(pci, PCI_COMMAND, 0); /* no DMA while memory is unmapped */
     if (pci->on_bus)
         pci->vdev->ops->reset(pci->vdev);
     vfio_pci_bars_fini(pci);
@@ -146,19 +164,26 @@ void vfio_pci_destroy(struct vfio_pci *pci)
 
 /* The kernel keeps over a reset what it has filtered (payload size, power state D0); what the
  * guest wrote into registers of the device's own is for the reset to undo. */
+static int start_again(struct vfio_pci *pci)
+{
+    vfio_pci_write_register(pci, PCI_COMMAND, 0);
+    int err = reset_device(pci);
+    vfio_pci_write_register(pci, PCI_COMMAND, 0); /* the kernel restores what was before */
+    vfio_pci_config_reset(pci);
+    return err ? err : vfio_pci_irq_resume(pci);
+}
+
+/* A lost device fails nothing: it stays as it is. */
 int vfio_pci_reset(struct vfio_pci *pci)
 {
+    int err = 0;
+
     pthread_mutex_lock(&pci->wiring.bus->lock);
-    pci_config_write(&pci->dev, PCI_COMMAND, 2, 0); /* unmaps the BARs */
-    vfio_pci_irq_quiesce(pci);
-    vfio_pci_command(pci, 0);
-    int err = reset_device(pci);
-    vfio_pci_command(pci, 0); /* the kernel's reset restores what was before */
-    vfio_pci_config_reset(pci);
-    if (!err)
-        err = vfio_pci_irq_resume(pci);
+    silence(pci);
+    if (!vfio_pci_is_lost(pci))
+        err = start_again(pci);
     pthread_mutex_unlock(&pci->wiring.bus->lock);
-    return err;
+    return vfio_pci_is_lost(pci) ? 0 : err;
 }
 
 bool vfio_pci_drop_slots(struct vfio_pci *pci)

@@ -84,6 +84,10 @@ int vfio_pci_bars_probe(struct vfio_pci *pci)
         upper = !upper && bar->view.region.size && flags & PCI_BASE_ADDRESS_MEM_TYPE_64;
         if (!wants_mmap(pci, i, flags))
             bar->view.region.areas = 0;
+        if (!pci->wiring.mmap)
+            bar->view.region.ioeventfds = 0;
+        bar->view.pio = flags & PCI_BASE_ADDRESS_SPACE_IO;
+        bar->view.region.posted = !bar->view.pio;
         err = probe_bar(pci, i, flags);
         if (err)
             return err;
@@ -172,6 +176,8 @@ static uint64_t bar_read(void *opaque, uint64_t offset, unsigned size)
     struct vfio_pci *pci = bar->pci;
     const struct vfio_pci_trap *trap = find_trap(bar, offset, size);
 
+    if (vfio_pci_is_lost(pci))
+        return all_ones(size);
     if (trap) {
         pthread_mutex_lock(&pci->lock);
         uint64_t value = trap->read(pci, (uint32_t)(offset - trap->start), size);

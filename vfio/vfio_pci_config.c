@@ -112,9 +112,9 @@ bool vfio_pci_alive(struct vfio_pci *pci)
     return hw_read(pci, PCI_VENDOR_ID, 2) != 0xffff;
 }
 
-void vfio_pci_command(struct vfio_pci *pci, uint16_t value)
+void vfio_pci_write_register(struct vfio_pci *pci, unsigned offset, uint16_t value)
 {
-    hw_write(pci, PCI_COMMAND, 2, value);
+    hw_write(pci, offset, 2, value);
 }
 
 int vfio_pci_config_read_all(struct vfio_pci *pci)
@@ -277,6 +277,8 @@ uint32_t vfio_pci_config_read(struct pci_dev *dev, unsigned offset, unsigned siz
     struct vfio_pci *pci = to_vfio_pci(dev);
     uint32_t emulated = (uint32_t)get_le(pci->emulated + offset, size);
 
+    if (vfio_pci_is_lost(pci))
+        return (uint32_t)all_ones(size);
     vfio_pci_irq_config_read(pci, offset, size);
     uint32_t value = pci_config_read(dev, offset, size);
     if (emulated == all_ones(size))
@@ -327,6 +329,8 @@ void vfio_pci_config_write(struct pci_dev *dev, unsigned offset, unsigned size, 
     int pmcsr = byte_written(pci->pm + PCI_PM_CTRL, offset, size, value);
     bool sleep = pci->asleep;
 
+    if (vfio_pci_is_lost(pci))
+        return;
     if (pci->pm && pmcsr >= 0)
         sleep = (pmcsr & PCI_PM_CTRL_STATE_MASK) == 3; /* D3hot */
     bool interrupted = sleep != pci->asleep || resets_function(pci, offset, size, value);

@@ -93,7 +93,8 @@ static int intx_init(struct vfio_pci *pci)
                                    .hv = pci->wiring.hv,
                                    .index = VFIO_PCI_INTX_IRQ_INDEX,
                                    .gsi = pci_intx_gsi(pci->wiring.devfn, pci->pin),
-                                   .level = flags & VFIO_IRQ_INFO_AUTOMASKED};
+                                   .level = flags & VFIO_IRQ_INFO_AUTOMASKED &&
+                                            flags & VFIO_IRQ_INFO_MASKABLE};
     int err = vfio_line_init(&pci->intx);
     if (!err)
         err = intx_update(pci);
@@ -377,16 +378,29 @@ static bool overlaps(unsigned offset, unsigned size, unsigned pos, unsigned len)
     return offset < pos + len && pos < offset + size;
 }
 
+/* The control word is the second one of both capabilities. */
+static void pass_control(struct vfio_pci *pci, unsigned pos)
+{
+    _Static_assert(PCI_MSI_FLAGS == PCI_MSIX_FLAGS, "MSI and MSI-X control");
+    if (pci->vdev->wants_msi_control)
+        vfio_pci_write_register(pci, pos + PCI_MSI_FLAGS,
+                                get_le16(pci->dev.config + pos + PCI_MSI_FLAGS));
+}
+
 void vfio_pci_irq_config_written(struct vfio_pci *pci, unsigned offset, unsigned size)
 {
     const uint8_t *config = pci->dev.config;
     const struct vfio_pci_vectors *msi = &pci->msi, *msix = &pci->msix;
 
     pthread_mutex_lock(&pci->lock);
-    if (msi->pos && overlaps(offset, size, msi->pos, msi->len))
+    if (msi->pos && overlaps(offset, size, msi->pos, msi->len)) {
         msi_config_changed(&pci->msi.msi, config + msi->pos);
-    if (msix->pos && overlaps(offset, size, msix->pos + PCI_MSIX_FLAGS, 2))
+        pass_control(pci, msi->pos);
+    }
+    if (msix->pos && overlaps(offset, size, msix->pos + PCI_MSIX_FLAGS, 2)) {
         msix_control_write(&pci->msix.msi, get_le16(config + msix->pos + PCI_MSIX_FLAGS));
+        pass_control(pci, msix->pos);
+    }
     if (overlaps(offset, size, PCI_COMMAND, 2))
         intx_follow(pci);
     pthread_mutex_unlock(&pci->lock);

@@ -99,6 +99,12 @@ static inline struct vfio_pci *to_vfio_pci(struct pci_dev *dev)
     return container_of(dev, struct vfio_pci, dev);
 }
 
+/* As when a card falls off the bus: reads all ones, takes no writes. See vfio.h. */
+static inline bool vfio_pci_is_lost(const struct vfio_pci *pci)
+{
+    return atomic_load(&pci->vdev->lost);
+}
+
 /* ---- vfio_pci_config.c ---- */
 
 /* Reads the device's configuration space. Logs its own errors, as all of the create-time
@@ -112,8 +118,8 @@ void vfio_pci_config_reset(struct vfio_pci *pci);
 void vfio_pci_emulate(struct vfio_pci *pci, unsigned pos, unsigned len);
 /* False: the device does not answer (a vendor id of all ones). */
 bool vfio_pci_alive(struct vfio_pci *pci);
-/* Writes COMMAND at the device. */
-void vfio_pci_command(struct vfio_pci *pci, uint16_t value);
+/* Writes two bytes of configuration space at the device. */
+void vfio_pci_write_register(struct vfio_pci *pci, unsigned offset, uint16_t value);
 uint32_t vfio_pci_config_read(struct pci_dev *dev, unsigned offset, unsigned size);
 void vfio_pci_config_write(struct pci_dev *dev, unsigned offset, unsigned size, uint32_t value);
 

@@ -79,7 +79,30 @@ void vfio_view_munmap(struct vfio_view *view)
     view->va = NULL;
 }
 
-/* ---- slots ---- */
+/* ---- slots, ioeventfds ---- */
+
+/* What cannot be added is carried out by region_write. */
+static void add_ioeventfds(struct vfio_view *view)
+{
+    for (unsigned i = 0; i < view->region.ioeventfds; i++) {
+        const struct vfio_ioeventfd *e = &view->region.ioeventfd[i];
+        if (!(view->ioeventfds & 1U << i) &&
+            view->hv->ops->ioeventfd_add(view->hv, e->fd, view->addr + e->offset, e->size,
+                                         view->pio) == 0)
+            view->ioeventfds |= 1U << i;
+    }
+}
+
+static void remove_ioeventfds(struct vfio_view *view)
+{
+    for (unsigned i = 0; i < view->region.ioeventfds; i++) {
+        const struct vfio_ioeventfd *e = &view->region.ioeventfd[i];
+        if (view->ioeventfds & 1U << i)
+            view->hv->ops->ioeventfd_remove(view->hv, e->fd, view->addr + e->offset, e->size,
+                                            view->pio);
+    }
+    view->ioeventfds = 0;
+}
 
 static void remove_slots(struct vfio_view *view, unsigned nr)
 {
@@ -108,6 +131,7 @@ int vfio_view_add_slots(struct vfio_view *view)
         view->slot[i] = slot;
     }
     view->direct = view->region.areas > 0;
+    add_ioeventfds(view);
     return 0;
 }
 
@@ -115,6 +139,7 @@ bool vfio_view_remove_slots(struct vfio_view *view)
 {
     bool direct = view->direct;
 
+    remove_ioeventfds(view);
     if (direct)
         remove_slots(view, view->region.areas);
     return direct;

@@ -19,8 +19,10 @@ struct vfio_view {
     uint8_t *va;               /* reservation of va_size bytes, the areas mapped in it */
     uint64_t va_size;
     uint64_t addr;            /* where the guest has it */
+    bool pio;                 /* that is a port */
     bool direct;              /* the areas' slots are in place */
     int slot[VFIO_AREAS_MAX]; /* of each area, while direct */
+    uint32_t ioeventfds;      /* of the region's, those in place: one bit each */
     struct log_limit complaints;
     struct log_limit accesses; /* about failed ones: the guest can cause any number */
 };
@@ -30,10 +32,10 @@ struct vfio_view {
 void vfio_view_mmap(struct vfio_view *view, uint64_t align);
 void vfio_view_munmap(struct vfio_view *view);
 
-/* The areas' slots at view->addr. -EEXIST when something is there; any other failure only costs
- * speed. The owner's lock protects the slots. */
+/* The areas' slots at view->addr, and the ioeventfds. -EEXIST when something is there; any
+ * other failure only costs speed. The owner's lock protects the slots. */
 int vfio_view_add_slots(struct vfio_view *view);
-/* True when there were some. */
+/* True when there were slots. */
 bool vfio_view_remove_slots(struct vfio_view *view);
 
 /* A trapped access, at the device with the guest's size; one that fails, or lies beyond the

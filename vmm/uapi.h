@@ -5,6 +5,9 @@
  */
 #pragma once
 
+/* linux/pci_regs.h: Header Type bit 7 */
+#define UAPI_PCI_HEADER_TYPE_MFD 0x80U /* 6.8 */
+
 /* linux/kvm.h */
 #define UAPI_KVM_EXIT_MEMORY_FAULT 39 /* 6.8 */
 #define UAPI_KVM_DEV_VFIO_FILE     1  /* 6.6; the same number as KVM_DEV_VFIO_GROUP */
