@@ -253,12 +253,10 @@ void vfio_platform_destroy(struct vfio_platform *p)
     free(p);
 }
 
-int vfio_platform_reset(struct vfio_platform *p)
+static int start_again(struct vfio_platform *p)
 {
-    if (p->dev->lost)
-        return 0;
-    lines_off(p);
     int err = reset_device(p);
+
     for (unsigned i = 0; i < p->lines && !err; i++) {
         err = vfio_line_on(&p->line[i]);
         if (err)
@@ -271,6 +269,13 @@ int vfio_platform_reset(struct vfio_platform *p)
             vfio_view_add_slots(&p->view[i]);
     pthread_mutex_unlock(&p->lock);
     return err;
+}
+
+int vfio_platform_reset(struct vfio_platform *p)
+{
+    lines_off(p);
+    int err = p->dev->lost ? 0 : start_again(p);
+    return p->dev->lost ? 0 : err; /* the guest may go on without it */
 }
 
 /* ---- description ---- */
