@@ -127,7 +127,7 @@ bool vfio_sysfs_is_vfio(const char *path, const char *driver)
 }
 
 /* The file's first line or, where it is a list of strings, the first of them; "": there is
- * none. */
+ * none, or it does not fit. */
 static void read_first(const char *path, char *text, size_t size)
 {
     int fd = open(path, O_RDONLY | O_CLOEXEC);
@@ -136,6 +136,8 @@ static void read_first(const char *path, char *text, size_t size)
         close(fd);
     text[len < 0 ? 0 : len] = '\0';
     text[strcspn(text, "\n")] = '\0';
+    if (strlen(text) == size - 1)
+        text[0] = '\0';
 }
 
 /* sysfs-firmware-ofw and sysfs-bus-acpi in Documentation/ABI/testing. */

@@ -293,7 +293,13 @@ Test(acpi, platform_devices)
     const uint8_t *t = dsdt();
     cr_expect(CONTAINS(t, "COM1\x08_HID\x0c\x41\xd0\x05\x01\x08_UID\0\x08_CRS"));
     cr_expect(CONTAINS(t, "GPU0\x08_HID\x0dPRP0001\0\x08_UID\x0a\x07"));
-    cr_expect(CONTAINS(t, "\x0d"
+    cr_expect(CONTAINS(t,
+                       "\x08_CRS\x11\x1a\x0a\x17" /* ReadWrite; Level, ActiveHigh, Exclusive */
+                       "\x86\x09\0\x01\0\0\0\xf0\0\0\x01\0"
+                       "\x89\x06\0\x01\x01\x14\0\0\0\x79\0"));
+    cr_expect(CONTAINS(t, "\x08_DSD\x12\x38\x02\x11\x13\x0a\x10"
+                          "\x14\xd8\xff\xda\xba\x6e\x8c\x4d\x8a\x91\xbc\x9b\xbf\x4a\xa3\x01"
+                          "\x12\x21\x01\x12\x1e\x02\x0d"
                           "compatible\0\x0dvendor,thing-2\0"));
     cr_expect(CONTAINS(t, "BARE\x08_HID\x0d"
                           "ACPI0010\0\x08_UID\x01\x08_CRS\x11\x05\x0a\x02\x79"));

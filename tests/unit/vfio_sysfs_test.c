@@ -3,9 +3,11 @@
  */
 #include <criterion/criterion.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "tests/unit/fake_vfio_kernel.h"
 #include "vfio/vfio.h"
@@ -99,6 +101,44 @@ Test(vfio_sysfs, driver_and_group)
     vfio_sysfs_driver("/sys/bus/pci/devices/0000:43:00.0", driver, sizeof(driver));
     cr_expect_str_eq(driver, "");
     cr_expect_eq(vfio_sysfs_group("/sys/bus/pci/devices/0000:43:00.0"), -ENOENT);
+}
+
+Test(vfio_sysfs, platform_devices)
+{
+    struct vfio_device dev = {.compatible = "?", .hid = "?"};
+    char path[64], bus[16];
+    fake_sysfs_platform("f0a00000.dma", 3, "vfio-platform", "vendor,dma-2");
+    cr_expect_eq(vfio_sysfs_find("/sys/bus/platform/devices/f0a00000.dma", path, sizeof(path)),
+                 0);
+    cr_expect_str_eq(path, "/sys/devices/platform/f0a00000.dma");
+    vfio_sysfs_bus(path, bus, sizeof(bus));
+    cr_expect_str_eq(bus, "platform");
+    vfio_sysfs_bus(FAKE_SYSFS, bus, sizeof(bus));
+    cr_expect_str_eq(bus, "pci");
+    cr_expect(vfio_sysfs_is_vfio(path, "vfio-platform"));
+    vfio_sysfs_identify(path, &dev);
+    cr_expect_str_eq(dev.compatible, "vendor,dma-2");
+    cr_expect_str_eq(dev.hid, "", "no ACPI here");
+}
+
+/* As the kernel shows a property: strings with their NULs. And one too long for us. */
+Test(vfio_sysfs, the_first_compatible_string)
+{
+    static const char list[] = "vendor,dma-2\0vendor,dma";
+    struct vfio_device dev = {0};
+    char name[128];
+    fake_sysfs_platform("f0a00000.dma", 3, NULL, "");
+    int fd =
+        open("/sys/devices/platform/f0a00000.dma/of_node/compatible", O_WRONLY | O_CLOEXEC);
+    cr_assert_eq(write(fd, list, sizeof(list)), (ssize_t)sizeof(list));
+    close(fd);
+    vfio_sysfs_identify("/sys/bus/platform/devices/f0a00000.dma", &dev);
+    cr_expect_str_eq(dev.compatible, "vendor,dma-2");
+    memset(name, 'x', sizeof(name));
+    name[sizeof(name) - 1] = '\0';
+    fake_sysfs_platform("f0a00000.dma", 3, NULL, name);
+    vfio_sysfs_identify("/sys/bus/platform/devices/f0a00000.dma", &dev);
+    cr_expect_str_eq(dev.compatible, "", "not cut to another name");
 }
 
 Test(vfio_sysfs, group_that_is_no_number)
