@@ -82,10 +82,12 @@ static int check(struct vfio_iommu *iommu, const struct mem *mem)
         return nr;
     }
     if (avail < mem->nr) {
-        log_error(iommu->name,
-                  "cannot map guest memory for DMA: %u mappings are left, %u are needed; raise "
-                  "/sys/module/vfio_iommu_type1/parameters/dma_entry_limit",
-                  avail, mem->nr);
+        log_error(
+            iommu->name,
+            "cannot map guest memory for DMA: %u mappings are left, %u are needed; raise "
+            "/sys/module/vfio_iommu_type1/parameters/dma_entry_limit, or a vfio-user server's "
+            "max_dma_maps",
+            avail, mem->nr);
         return -ENOSPC;
     }
     uint64_t page = pgsizes ? pgsizes & -pgsizes : LAYOUT_PAGE_SIZE;

@@ -100,7 +100,7 @@ static int add_region(struct vfio_platform *p, uint32_t index)
         !(view->region.flags & (VFIO_REGION_INFO_FLAG_READ | VFIO_REGION_INFO_FLAG_WRITE)))
         return 0; /* not there, or ports */
     if (!p->wiring.mmap)
-        view->region.areas = 0;
+        view->region.areas = view->region.ioeventfds = 0;
     err = place(p, view, &align);
     if (err)
         return err;

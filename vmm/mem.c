@@ -12,6 +12,7 @@
 #include "vmm/mem.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/sysinfo.h>
@@ -98,8 +99,10 @@ int mem_init(struct mem *mem, uint64_t size)
     int err = check_size(size);
     if (err)
         return err;
-    mem->fd = memfd_create("guest-ram", MFD_CLOEXEC);
-    if (mem->fd >= 0 && !ftruncate(mem->fd, (off_t)size))
+    mem->fd = memfd_create("guest-ram", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    /* Sealed: a vfio-user server that shortened it would make our accesses a SIGBUS. */
+    if (mem->fd >= 0 && !ftruncate(mem->fd, (off_t)size) &&
+        !fcntl(mem->fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL))
         hva = map_aligned(mem->fd, size, size >= GIB ? GIB : 2 * MIB);
     if (!hva) {
         err = -errno;

@@ -135,7 +135,8 @@ static int set_vfio(struct options *o, const char *value)
     *v = (struct option_vfio){.text = value, .devfn = -1, .mmap = true};
     size_t len = strcspn(value, ",");
     if (len == 0 || len >= sizeof(v->device))
-        return bad("--vfio", value, "no device; give an address such as 0000:42:00.0");
+        return bad("--vfio", value,
+                   "no device; give an address such as 0000:42:00.0, or unix:PATH");
     memcpy(v->device, value, len);
     for (const char *p = value + len; *p == ',';) {
         char opt[64] = "";
@@ -225,7 +226,8 @@ static int set_log_level(struct options *o, const char *value)
 
 static const struct option table[] = {
     {'v', "vfio", "DEVICE[,OPT...]", set_vfio,
-     "pass a device through, given as 0000:42:00.0, 42:00.0 or a sysfs path;\n"
+     "pass a device through, given as 0000:42:00.0, 42:00.0, a sysfs path, or\n"
+     "unix:PATH of a vfio-user server;\n"
      "OPT: mmap=off (trap every access), slot=S[.F] (guest slot). Repeatable"},
     {'m', "memory", "SIZE", set_memory, "guest RAM, with K, M, G or T (512M)"},
     {'c', "cpus", "N", set_cpus, "vCPUs (1)"},

@@ -156,3 +156,13 @@ Test(mem, all_that_the_host_has_and_no_more)
     cr_expect_eq(mem_init(&mem, 4 * MIB), 0);
     mem_fini(&mem);
 }
+
+Test(mem, nobody_can_shorten_it)
+{
+    struct mem mem;
+    cr_assert_eq(mem_init(&mem, 2 * MIB), 0);
+    cr_expect_lt(ftruncate(mem.fd, MIB), 0);
+    cr_expect_lt(ftruncate(mem.fd, 4 * MIB), 0);
+    cr_expect_lt(fcntl(mem.fd, F_ADD_SEALS, F_SEAL_WRITE), 0);
+    mem_fini(&mem);
+}

@@ -96,6 +96,14 @@ Test(options, usage_line)
     cr_expect_str_eq(parsed.kernel, "kernel.bin");
 }
 
+Test(options, vfio_user_socket)
+{
+    cr_assert_eq(PARSE("--vfio", "unix:/run/dev.sock,slot=4,mmap=off", "k"), OPTIONS_RUN);
+    cr_expect_str_eq(parsed.vfio[0].device, "unix:/run/dev.sock");
+    cr_expect_eq(parsed.vfio[0].devfn, PCI_DEVFN(4, 0));
+    cr_expect_not(parsed.vfio[0].mmap);
+}
+
 Test(options, vfio_suboptions)
 {
     cr_assert_eq(PARSE("-v", "1:2.3,mmap=off,slot=5.1", "-v", "1:2.4,slot=31", "k"),
