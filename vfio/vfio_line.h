@@ -4,6 +4,7 @@
  */
 #pragma once
 
+#include <linux/vfio.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -22,6 +23,12 @@ struct vfio_line {
 
 /* How many interrupts INDEX has that can be had by eventfd; *FLAGS only when there are some. */
 unsigned vfio_line_count(struct vfio_device *dev, uint32_t index, uint32_t *flags);
+
+/* Whether one with FLAGS masks itself when it fires, and can be unmasked. */
+static inline bool vfio_line_is_level(uint32_t flags)
+{
+    return flags & VFIO_IRQ_INFO_AUTOMASKED && flags & VFIO_IRQ_INFO_MASKABLE;
+}
 
 /* After the first five fields: makes the eventfds. */
 int vfio_line_init(struct vfio_line *line);

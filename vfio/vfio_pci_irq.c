@@ -93,8 +93,7 @@ static int intx_init(struct vfio_pci *pci)
                                    .hv = pci->wiring.hv,
                                    .index = VFIO_PCI_INTX_IRQ_INDEX,
                                    .gsi = pci_intx_gsi(pci->wiring.devfn, pci->pin),
-                                   .level = flags & VFIO_IRQ_INFO_AUTOMASKED &&
-                                            flags & VFIO_IRQ_INFO_MASKABLE};
+                                   .level = vfio_line_is_level(flags)};
     int err = vfio_line_init(&pci->intx);
     if (!err)
         err = intx_update(pci);

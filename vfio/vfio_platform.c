@@ -156,7 +156,7 @@ static int add_irq(struct vfio_platform *p, uint32_t index)
                                .hv = p->wiring.hv,
                                .index = index,
                                .gsi = (uint32_t)__builtin_ctz(*gsis),
-                               .level = flags & VFIO_IRQ_INFO_AUTOMASKED};
+                               .level = vfio_line_is_level(flags)};
     *gsis &= *gsis - 1;
     p->lines++;
     int err = vfio_line_init(line);

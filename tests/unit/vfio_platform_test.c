@@ -103,6 +103,15 @@ static uint64_t region_at(unsigned n)
     return gpa;
 }
 
+/* As vfio_user.c tells it: first all calls fail, then the main loop comes to it. */
+static void lose(void)
+{
+    vfio.dev.lost = true;
+    cr_expect_eq(mmio_read(BASE, 4), UINT32_MAX);
+    cr_assert_not_null(vfio.dev.on_lost);
+    vfio.dev.on_lost(vfio.dev.opaque);
+}
+
 /* ---- places ---- */
 
 Test(vfio_platform, regions_are_naturally_aligned)
@@ -344,6 +353,29 @@ Test(vfio_platform, without_mmap_everything_is_trapped)
     cr_expect_eq(mmio_read(BASE + MIB + 0x100, 4), 42);
 }
 
+Test(vfio_platform, ioeventfds_are_registered)
+{
+    add_usual();
+    vfio.region[0].ioeventfds = 1;
+    vfio.region[0].ioeventfd[0] = (struct vfio_ioeventfd){.fd = 7, .size = 4, .offset = 0x20};
+    cr_assert_eq(create(), 0);
+    cr_expect_eq(hv.ioeventfd[0].addr, BASE + 0x20);
+    cr_expect_eq(hv.ioeventfd[0].len, 4);
+    cr_assert_eq(vfio_platform_reset(platform), 0);
+    cr_expect_eq(hv.calls[FAKE_IOEVENTFD_ADD], 1, "it is still there");
+    lose();
+    cr_expect_eq(fake_hv_live(&hv), 0);
+}
+
+Test(vfio_platform, ioeventfds_go_with_mmap)
+{
+    fake_vfio_region(&vfio, 0x100);
+    vfio.region[0].ioeventfds = 1;
+    config.mmap = false;
+    cr_assert_eq(create(), 0);
+    cr_expect_eq(hv.calls[FAKE_IOEVENTFD_ADD], 0);
+}
+
 Test(vfio_platform, what_cannot_be_mapped_is_trapped)
 {
     add_usual();
@@ -405,6 +437,14 @@ Test(vfio_platform, edge_is_a_trigger_and_no_more)
         cr_expect(fake_hv_deliver(&hv, SECOND_GSI));
     }
     cr_expect_not(hv.level[SECOND_GSI], "a pulse");
+}
+
+Test(vfio_platform, what_cannot_be_unmasked_is_a_pulse)
+{
+    fake_vfio_line(&vfio, VFIO_IRQ_INFO_AUTOMASKED);
+    cr_assert_eq(create(), 0);
+    expect_calls(0, level_on, 1);
+    cr_expect_eq(fake_hv_irqfd_on(&hv, FIRST_GSI)->resample_fd, -1);
 }
 
 Test(vfio_platform, level_goes_round)
@@ -575,15 +615,6 @@ Test(vfio_platform, dropped_slots_come_back_with_a_reset)
     cr_expect_eq(fake_hv_live_slots(&hv), 1);
     cr_assert_eq(vfio_platform_reset(platform), 0);
     cr_expect_eq(fake_hv_live_slots(&hv), 1);
-}
-
-/* As vfio_user.c tells it: first all calls fail, then the main loop comes to it. */
-static void lose(void)
-{
-    vfio.dev.lost = true;
-    cr_expect_eq(mmio_read(BASE, 4), UINT32_MAX);
-    cr_assert_not_null(vfio.dev.on_lost);
-    vfio.dev.on_lost(vfio.dev.opaque);
 }
 
 Test(vfio_platform, a_lost_device_is_silent_and_reads_all_ones)
