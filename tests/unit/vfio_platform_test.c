@@ -635,6 +635,7 @@ Test(vfio_platform, a_lost_device_stays_lost)
     create_usual();
     lose();
     cr_expect_eq(vfio_platform_reset(platform), 0, "the guest may go on without");
+    cr_expect_eq(vfio.calls[FAKE_RESET], 0, "and hears of it once");
     cr_expect_eq(fake_hv_live(&hv), 0);
     cr_expect_not(vfio_platform_drop_slots(platform));
 }
