@@ -37,8 +37,9 @@ $B/minivmm: $(OBJ)
 	@echo '  LD    $@'
 	$Q$(CC) $(CFLAGS) $(SAN) -o $@ $^ $(LDFLAGS)
 
-# The kernel's side of VFIO is played at the system-call boundary: tests/unit/fake_vfio_kernel.c.
-WRAP := $(sort $(shell grep -ohE '\b__wrap_[a-z0-9_]+' tests/unit/fake_vfio_kernel.c))
+# The kernel's side of VFIO and vfio-user servers are played at the system-call boundary:
+# tests/unit/fake_vfio_kernel.c, fake_vfio_server.c.
+WRAP := $(sort $(shell grep -ohE '\b__wrap_[a-z0-9_]+' tests/unit/fake_*.c))
 
 $B/unit-tests: $(UOBJ) $(LIB)
 	@echo '  LD    $@'

@@ -120,7 +120,7 @@ void vfio_pci_write_register(struct vfio_pci *pci, unsigned offset, uint16_t val
 int vfio_pci_config_read_all(struct vfio_pci *pci)
 {
     pci->config.size = pci->config.size >= PCI_CONFIG_SIZE ? PCI_CONFIG_SIZE : 256;
-    for (unsigned i = 0; i < pci->config.size; i += 4)
+    for (unsigned i = 0; i < PCI_CFG_SPACE_SIZE; i += 4)
         put_le32(pci->dev.config + i, hw_read(pci, i, 4));
     uint8_t type = pci->dev.config[PCI_HEADER_TYPE] & 0x7f;
     if (type != PCI_HEADER_TYPE_NORMAL) {
@@ -230,7 +230,7 @@ static void relink_ext_caps(struct vfio_pci *pci)
     unsigned pos = PCI_CFG_SPACE_SIZE, link = 0;
 
     while (pos >= PCI_CFG_SPACE_SIZE && !seen[pos / 4]) {
-        uint32_t header = get_le32(config + pos);
+        uint32_t header = hw_read(pci, pos, 4);
         unsigned next = PCI_EXT_CAP_NEXT(header);
 
         if (!header || header == UINT32_MAX)

@@ -107,8 +107,9 @@ static inline bool vfio_pci_is_lost(const struct vfio_pci *pci)
 
 /* ---- vfio_pci_config.c ---- */
 
-/* Reads the device's configuration space. Logs its own errors, as all of the create-time
- * functions below do. */
+/* Reads the device's first 256 bytes of configuration space; of the rest, config_init() reads
+ * the capabilities' headers. Logs its own errors, as all of the create-time functions below do.
+ */
 int vfio_pci_config_read_all(struct vfio_pci *pci);
 /* Applies the policy to it; after the BARs are known (MSI-X lies in one). */
 void vfio_pci_config_init(struct vfio_pci *pci);

@@ -385,6 +385,7 @@ static int iommu_unmap(struct vfio_iommu *iommu, uint64_t iova, uint64_t size)
         .data = &unmap,
         .size = sizeof(unmap),
         .reply = &unmap,
+        .min = sizeof(unmap),
         .max = sizeof(unmap),
     };
     int err = vfio_user_call(&user->conn, &call);
