@@ -46,6 +46,7 @@ $B/unit-tests: $(UOBJ) $(LIB)
 	$Q$(CC) $(CFLAGS) $(SAN) $(WRAP:__wrap_%=-Wl,--wrap=%) -o $@ $^ $(LDFLAGS) -lcriterion
 
 include tests/guests/guests.mk
+include tests/emulated/vfio-emu.mk
 
 $B/obj/%.o: %.c Makefile
 	@mkdir -p $(@D)
