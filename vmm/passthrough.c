@@ -226,9 +226,9 @@ static int open_device(struct passthrough *p, unsigned n)
         dev = vfio_user_device(d->user);
     else
         err = vfio_kernel_open_device(p->kernel, d->path, &dev);
-    if (err)
-        return err;
-    return d->is_platform ? create_platform(p, n, dev) : create_pci(p, n, dev);
+    if (!err)
+        err = d->is_platform ? create_platform(p, n, dev) : create_pci(p, n, dev);
+    return !err && dev->lost ? -EIO : err; /* a guest need not begin with a lost device */
 }
 
 int passthrough_open(struct passthrough *p, const struct passthrough_config *config)

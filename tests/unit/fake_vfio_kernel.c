@@ -243,6 +243,8 @@ static int new_fd(enum fake_kind kind, int number)
     if (kind == FAKE_DEVICE_FD) {
         /* Ends 256 bytes into region 7: a read there is short. */
         cr_assert_eq(ftruncate(fd, (7LL << 40) + 256), 0);
+        if (fake.config)
+            cr_assert_eq(pwrite(fd, fake.config, 256, 7LL << 40), 256);
     }
     fake.kind[fd] = kind;
     fake.number[fd] = number;

@@ -43,6 +43,8 @@ struct fake_vfio_kernel {
     uint32_t device_flags, regions, irqs;
     struct fake_answer iommu;
     struct fake_answer region[FAKE_REGIONS];
+    const void
+        *config; /* 256 bytes, at offset 7 << 40 of the device's descriptor; NULL: zeroes */
     struct vfio_irq_info irq;
     int irq_ret;
     struct vfio_pci_dependent_device affected[8];

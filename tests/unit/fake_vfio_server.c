@@ -142,8 +142,12 @@ void fake_server_fini(void)
         return;
     server.up = false;
     hang_up();
-    for (unsigned i = 0; i < FAKE_SERVER_REGIONS; i++)
+    for (unsigned i = 0; i < FAKE_SERVER_REGIONS; i++) {
         close_fd(&server.region_fd[i]);
+        if (server.memory[i])
+            munmap(server.memory[i], i ? 4 * KIB : 64 * KIB);
+        server.memory[i] = NULL;
+    }
 }
 
 void fake_server_forget(void)

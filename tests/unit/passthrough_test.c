@@ -1,11 +1,22 @@
 /*
- * passthrough_test.c: where the functions of several cards land on the guest's bus.
+ * passthrough_test.c: where the functions of several cards land on the guest's bus; and the
+ * whole start, from names to devices, over the played kernel and a played server, with every
+ * system call failing once.
  */
 #include <criterion/criterion.h>
 #include <errno.h>
+#include <linux/pci_regs.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "devices/pci.h"
+#include "tests/unit/fake_hv.h"
+#include "tests/unit/fake_vfio_kernel.h"
+#include "tests/unit/fake_vfio_server.h"
+#include "vfio/vfio_pci.h"
+#include "vmm/bus.h"
+#include "vmm/loop.h"
+#include "vmm/mem.h"
 #include "vmm/passthrough.h"
 #include "vmm/util.h"
 
@@ -87,4 +98,222 @@ Test(passthrough, thirty_one_cards_and_no_more)
         cr_expect_eq(passthrough_place(&p), i < 31 ? 0 : -ENOSPC, "%u cards", i + 1);
     }
     cr_expect_eq(p.device[30].devfn, PCI_DEVFN(31, 0));
+}
+
+Test(passthrough, servers_are_cards_of_their_own)
+{
+    add("dev.0", -1);
+    add("dev.1", -1);
+    p.device[0].is_user = p.device[1].is_user = true;
+    cr_assert_eq(passthrough_place(&p), 0);
+    cr_expect_eq(p.device[0].devfn, PCI_DEVFN(1, 0));
+    cr_expect_eq(p.device[1].devfn, PCI_DEVFN(2, 0));
+}
+
+Test(passthrough, platform_devices_take_no_slot)
+{
+    add("dma", -1);
+    add("0000:42:00.0", -1);
+    p.device[0].is_platform = true;
+    cr_assert_eq(passthrough_place(&p), 0);
+    cr_expect_eq(p.device[1].devfn, PCI_DEVFN(1, 0));
+    option[0].devfn = PCI_DEVFN(2, 0);
+    cr_expect_eq(passthrough_place(&p), -ENOSPC);
+}
+
+/* ---- the whole start ---- */
+
+static struct fake_vfio_kernel *k;
+static struct fake_server *server;
+static struct fake_hv hv;
+static struct bus pio, mmio;
+static struct pci_bus bus;
+static struct loop *loop;
+static struct mem mem;
+static unsigned files;
+
+static void set_up_world(void)
+{
+    static struct vfio_region_info region[FAKE_REGIONS];
+    static uint8_t config[256];
+    k = fake_vfio_kernel_init();
+    for (unsigned i = 0; i < FAKE_REGIONS; i++) {
+        region[i] = (struct vfio_region_info){.argsz = sizeof(region[i]), .index = i};
+        k->region[i] = (struct fake_answer){&region[i], sizeof(region[i]), 0};
+    }
+    region[0].size = 64 * KIB;
+    region[0].flags =
+        VFIO_REGION_INFO_FLAG_READ | VFIO_REGION_INFO_FLAG_WRITE | VFIO_REGION_INFO_FLAG_MMAP;
+    region[7].size = 256;
+    region[7].offset = 7ULL << 40;
+    region[7].flags = VFIO_REGION_INFO_FLAG_READ | VFIO_REGION_INFO_FLAG_WRITE;
+    put_le32(config, 0x12345678);
+    put_le16(config + PCI_STATUS, PCI_STATUS_CAP_LIST);
+    config[PCI_CAPABILITY_LIST] = 0x50;
+    config[PCI_INTERRUPT_PIN] = 1;
+    put_le16(config + 0x50, PCI_CAP_ID_MSI | 0x60 << 8);
+    put_le16(config + 0x60, PCI_CAP_ID_MSIX);
+    put_le32(config + 0x64, 0x8000);
+    put_le32(config + 0x68, 0x9000);
+    k->config = config;
+    fake_hv_init(&hv);
+    k->hv = &hv;
+    cr_assert_eq(bus_init(&pio), 0);
+    cr_assert_eq(bus_init(&mmio), 0);
+    cr_assert_eq(pci_bus_init(&bus, &pio, &mmio), 0);
+    cr_assert_eq(loop_create(&loop), 0);
+    cr_assert_eq(mem_init(&mem, 4 * MIB), 0);
+    files = fake_open_files();
+    server = fake_server_init();
+}
+
+TestSuite(passthrough_start, .init = set_up_world, .fini = fake_vfio_kernel_fini);
+
+static void name_devices(unsigned nr, const char *const *name)
+{
+    memset(&p, 0, sizeof(p));
+    for (unsigned i = 0; i < nr; i++) {
+        option[i] = (struct option_vfio){.devfn = -1, .mmap = true};
+        snprintf(option[i].device, sizeof(option[i].device), "%s", name[i]);
+    }
+}
+
+static int open_all(unsigned nr)
+{
+    const struct passthrough_config config = {
+        .option = option, .nr = nr, .hv = &hv.hv, .bus = &bus, .loop = loop, .mem = &mem};
+    memset(&p, 0, sizeof(p));
+    return passthrough_open(&p, &config);
+}
+
+/* Mappings of a device's memory. */
+static unsigned mappings(void)
+{
+    FILE *maps = fopen("/proc/self/maps", "re");
+    char line[512];
+    unsigned n = 0;
+    while (fgets(line, sizeof(line), maps))
+        n += strstr(line, "memfd:vfio") || strstr(line, "memfd:region");
+    fclose(maps);
+    return n;
+}
+
+static void expect_nothing_left(unsigned mapped, const char *what, unsigned call)
+{
+    cr_expect_eq(k->live, 0, "%s, call %u: %s", what, call, k->trace);
+    cr_expect_eq(k->maps, 0, "%s, call %u", what, call);
+    cr_expect_eq(fake_hv_live(&hv), 0, "%s, call %u", what, call);
+    cr_expect_eq(hv.misuse, 0, "%s, call %u", what, call);
+    cr_expect_eq(pio.nr + mmio.nr, 2, "%s, call %u", what, call);
+    cr_expect_eq(mappings(), mapped, "%s, call %u", what, call);
+    for (unsigned i = 1; i < PCI_SLOTS; i++)
+        cr_expect_null(bus.dev[PCI_DEVFN(i, 0)], "%s, call %u", what, call);
+}
+
+Test(passthrough_start, kernel_and_servers)
+{
+    static const char *const name[] = {"42:00.0", "unix:one.sock", "42:00.1"};
+    fake_sysfs_device("0000:42:00.1", FAKE_GROUP, "vfio-pci");
+    name_devices(3, name);
+    cr_assert_eq(open_all(3), 0, "%s", fake_log());
+    cr_expect_eq(k->maps, 1, "RAM once for both devices of the kernel");
+    cr_expect_eq(server->maps, 1, "and once for the server");
+    cr_expect_eq(p.iommus, 2);
+    cr_expect_not_null(bus.dev[PCI_DEVFN(1, 0)]);
+    cr_expect_not_null(bus.dev[PCI_DEVFN(1, 1)]);
+    cr_expect_not_null(bus.dev[PCI_DEVFN(2, 0)]);
+    cr_expect_eq(fake_log_lines(fake_log(), "one.sock: DMA 0x0-0x3fffff 4M"), 1);
+    passthrough_describe(&p);
+    fake_log();
+    unsigned resets = server->resets;
+    passthrough_close(&p);
+    cr_expect_eq(server->resets, resets + 1);
+    cr_expect_eq(server->maps, 0);
+    cr_expect_str_eq(fake_log(), "");
+    fake_server_fini();
+    expect_nothing_left(0, "all", 0);
+    cr_expect_eq(fake_open_files(), files);
+}
+
+Test(passthrough_start, the_same_server_twice)
+{
+    static const char *const name[] = {"unix:one.sock", "unix:one.sock"};
+    name_devices(2, name);
+    cr_expect_eq(open_all(2), -EEXIST);
+    cr_expect_eq(fake_log_lines(fake_log(), "one.sock: cannot pass device twice"), 1);
+    passthrough_close(&p);
+    cr_expect_eq(server->connects, 0);
+}
+
+/*
+ * The start is run once for each system call that it makes, this one failing, and taken down
+ * again: with an error that says so in one line, or without what was not to be had.
+ */
+static void sweep(const char *name, bool played_kernel, uint32_t flags, int err)
+{
+    unsigned failed = 0, before = fake_open_files();
+    bool reached = true;
+    name_devices(1, &name);
+    for (unsigned n = 1; reached; n++) {
+        server = fake_server_init();
+        server->info.flags = k->device_flags = flags | VFIO_DEVICE_FLAGS_RESET;
+        *k->trace = '\0';
+        k->calls = k->resets = 0;
+        k->fail_at = played_kernel ? n : 0;
+        server->fail_at = played_kernel ? 0 : n;
+        k->fail_errno = server->fail_errno = err;
+        server->counting = true;
+        int ret = open_all(1);
+        server->counting = false;
+        k->fail_at = 0;
+        reached = (played_kernel ? k->calls : server->calls) >= n;
+        failed += ret != 0;
+        const char *log = fake_log();
+        /* A lost server is told of before what that prevents. */
+        unsigned lost = fake_log_lines(log, "cannot go on with the device: its server ");
+        unsigned lines = fake_log_lines(log, "cannot ") - lost;
+        cr_expect(lost <= 1 && lines <= 1 && (!ret || lost || lines),
+                  "%s, call %u, errno %d: %s", name, n, err, log);
+        bool opened = fake_log_lines(k->trace, "DEVICE_GET_INFO");
+        unsigned resets = k->resets + server->resets;
+        passthrough_close(&p);
+        cr_expect(ret || k->resets + server->resets == resets + 1, "%s, call %u", name, n);
+        cr_expect(!opened || fake_log_lines(k->trace, "close device"), "%s, call %u", name, n);
+        fake_log();
+        fake_server_fini();
+        expect_nothing_left(0, name, n);
+        cr_expect_eq(fake_open_files(), before, "%s, call %u, errno %d", name, n, err);
+        cr_assert_lt(n, 2000);
+    }
+    cr_expect_gt(failed, 3, "%s: %u", name, failed);
+}
+
+static const int errors[] = {EIO, ENOMEM, EMFILE, EINVAL, ECONNRESET};
+
+Test(passthrough_start, kernel_each_vfio_call_fails)
+{
+    fake_server_fini();
+    for (size_t i = 0; i < ARRAY_SIZE(errors); i++)
+        sweep("42:00.0", true, VFIO_DEVICE_FLAGS_PCI, errors[i]);
+}
+
+Test(passthrough_start, kernel_each_other_call_fails)
+{
+    fake_server_fini();
+    for (size_t i = 0; i < ARRAY_SIZE(errors); i++)
+        sweep("42:00.0", false, VFIO_DEVICE_FLAGS_PCI, errors[i]);
+}
+
+Test(passthrough_start, server_each_call_fails)
+{
+    fake_server_fini();
+    for (size_t i = 0; i < ARRAY_SIZE(errors); i++)
+        sweep("unix:dev.sock", false, VFIO_DEVICE_FLAGS_PCI, errors[i]);
+}
+
+Test(passthrough_start, platform_server_each_call_fails)
+{
+    fake_server_fini();
+    for (size_t i = 0; i < ARRAY_SIZE(errors); i++)
+        sweep("unix:dev.sock", false, VFIO_DEVICE_FLAGS_PLATFORM, errors[i]);
 }
