@@ -291,3 +291,150 @@ Test(vfio_pci, two_functions_on_one_slot)
     cr_expect_eq(fake_hv_live_slots(&w.hv), 3);
     fake_vfio_fini(&second);
 }
+
+/* ---- a vfio-user server's device ---- */
+
+static unsigned irqfds(void)
+{
+    return fake_hv_live_irqfds(&w.hv);
+}
+
+Test(vfio_pci, lost_device_is_off_the_bus)
+{
+    cr_assert_eq(world_create(&w), 0);
+    world_start_guest(&w);
+    cfg_write(&w, 0xb0 + PCI_MSIX_FLAGS, 2, PCI_MSIX_FLAGS_ENABLE);
+    mmio_write(&w, WORLD_BAR1 + 0x2000, 8, 0xfee00000);
+    mmio_write(&w, WORLD_BAR1 + 0x2008, 8, 0x30);
+    cr_expect_eq(irqfds(), 1);
+    w.vfio.dev.lost = true;
+    /* At once: also what is emulated. */
+    cr_expect_eq(cfg_read(&w, PCI_VENDOR_ID, 4), UINT32_MAX);
+    cr_expect_eq(cfg_read(&w, PCI_BASE_ADDRESS_0, 4), UINT32_MAX);
+    cr_expect_eq(mmio_read(&w, WORLD_BAR1 + 0x2008, 4), UINT32_MAX);
+    cfg_write(&w, PCI_BASE_ADDRESS_0, 4, 0xc4000000);
+    cr_expect_eq(get_le32(w.pci->dev.config + PCI_BASE_ADDRESS_0), WORLD_BAR0);
+    /* When the main thread hears of it. */
+    w.vfio.dev.on_lost(w.vfio.dev.opaque);
+    cr_expect_eq(fake_hv_live_slots(&w.hv), 0);
+    cr_expect_eq(irqfds(), 0);
+    cr_expect_eq(w.mmio.nr + w.pio.nr, 2);
+    cr_expect_eq(mmio_read(&w, WORLD_BAR0, 4), UINT32_MAX);
+}
+
+Test(vfio_pci, lost_device_with_its_line_high)
+{
+    cr_assert_eq(world_create(&w), 0);
+    world_start_guest(&w);
+    uint32_t gsi = w.pci->intx.gsi;
+    cr_assert(fake_vfio_fire(&w.vfio, 0));
+    cr_assert(fake_hv_deliver(&w.hv, gsi));
+    cr_expect(w.hv.level[gsi]);
+    w.vfio.dev.lost = true;
+    w.vfio.dev.on_lost(w.vfio.dev.opaque);
+    cr_expect_not(w.hv.level[gsi]);
+}
+
+Test(vfio_pci, guest_reset_of_a_lost_device)
+{
+    cr_assert_eq(world_create(&w), 0);
+    use_everything();
+    w.vfio.dev.lost = true;
+    fake_vfio_forget(&w.vfio);
+    cr_expect_eq(vfio_pci_reset(w.pci), 0);
+    cr_expect_eq(w.vfio.calls[FAKE_RESET], 0);
+    cr_expect_eq(fake_hv_live_slots(&w.hv), 0);
+    cr_expect_eq(cfg_read(&w, PCI_VENDOR_ID, 2), 0xffff);
+    world_start_guest(&w);
+    cr_expect_eq(w.mmio.nr, 1, "and it stays so");
+}
+
+static int lose_it(struct vfio_device *dev)
+{
+    dev->lost = true;
+    return -EIO;
+}
+
+Test(vfio_pci, lost_during_a_guest_reset)
+{
+    struct vfio_device_ops ops;
+    cr_assert_eq(world_create(&w), 0);
+    ops = *w.vfio.dev.ops;
+    ops.reset = lose_it;
+    w.vfio.dev.ops = &ops;
+    cr_expect_eq(vfio_pci_reset(w.pci), 0);
+}
+
+Test(vfio_pci, memory_bars_are_posted)
+{
+    cr_assert_eq(world_create(&w), 0);
+    cr_expect(w.pci->bar[0].view.region.posted);
+    cr_expect(w.pci->bar[4].view.region.posted);
+    cr_expect_not(w.pci->bar[5].view.region.posted, "ports");
+    cr_expect_not(w.pci->config.posted);
+}
+
+Test(vfio_pci, ioeventfds_follow_the_bar)
+{
+    for (unsigned i = 4; i <= 5; i++) {
+        w.vfio.region[i].ioeventfds = 1;
+        w.vfio.region[i].ioeventfd[0] =
+            (struct vfio_ioeventfd){.fd = 99, .size = 4, .offset = 0x10};
+    }
+    cr_assert_eq(world_create(&w), 0);
+    cr_expect_not(w.hv.ioeventfd[0].used);
+    world_start_guest(&w);
+    cr_expect_eq(w.hv.ioeventfd[0].addr, WORLD_BAR4 + 0x10);
+    cr_expect_eq(w.hv.ioeventfd[0].len, 4);
+    cr_expect_not(w.hv.ioeventfd[0].pio);
+    cr_expect_eq(w.hv.ioeventfd[1].addr, WORLD_BAR5 + 0x10);
+    cr_expect(w.hv.ioeventfd[1].pio);
+    cfg_write(&w, PCI_COMMAND, 2, 0);
+    cr_expect_not(w.hv.ioeventfd[0].used);
+    cr_expect_not(w.hv.ioeventfd[1].used);
+    cfg_write(&w, PCI_BASE_ADDRESS_4, 4, 0xc5000000);
+    cfg_write(&w, PCI_COMMAND, 2, PCI_COMMAND_MEMORY);
+    cr_expect_eq(w.hv.ioeventfd[0].addr, 0xc5000010);
+}
+
+Test(vfio_pci, no_ioeventfds_with_mmap_off)
+{
+    w.vfio.region[4].ioeventfds = 1;
+    w.config.mmap = false;
+    cr_assert_eq(world_create(&w), 0);
+    world_start_guest(&w);
+    cr_expect_eq(w.hv.calls[FAKE_IOEVENTFD_ADD], 0);
+}
+
+/* The value that reaches the device's control word at POS, and after how many calls. */
+static const struct fake_vfio_call *control_write(unsigned pos)
+{
+    for (unsigned i = 0; i < w.vfio.nr; i++) {
+        const struct fake_vfio_call *c = &w.vfio.call[i];
+        if (c->op == FAKE_REGION_WRITE && c->index == VFIO_PCI_CONFIG_REGION_INDEX &&
+            c->offset == pos)
+            return c;
+    }
+    return NULL;
+}
+
+Test(vfio_pci, control_words_for_a_device_that_looks_at_them)
+{
+    cr_assert_eq(world_create(&w), 0);
+    cfg_write(&w, 0xb0 + PCI_MSIX_FLAGS, 2, PCI_MSIX_FLAGS_ENABLE);
+    cr_expect_null(control_write(0xb0 + PCI_MSIX_FLAGS), "the kernel does it");
+    cfg_write(&w, 0xb0 + PCI_MSIX_FLAGS, 2, 0);
+    w.vfio.dev.wants_msi_control = true;
+    fake_vfio_forget(&w.vfio);
+    cfg_write(&w, 0xb0 + PCI_MSIX_FLAGS, 2, PCI_MSIX_FLAGS_ENABLE | PCI_MSIX_FLAGS_MASKALL);
+    const struct fake_vfio_call *c = control_write(0xb0 + PCI_MSIX_FLAGS);
+    cr_assert(c);
+    cr_expect_eq(c->value & 0xffff, PCI_MSIX_FLAGS_ENABLE | PCI_MSIX_FLAGS_MASKALL | 7);
+    cr_expect_gt(position(c), position_of(FAKE_IRQ_SET, VFIO_PCI_MSIX_IRQ_INDEX));
+    cfg_write(&w, 0xb0 + PCI_MSIX_FLAGS, 2, 0);
+    fake_vfio_forget(&w.vfio);
+    cfg_write(&w, 0x50 + PCI_MSI_FLAGS, 2, PCI_MSI_FLAGS_ENABLE);
+    c = control_write(0x50 + PCI_MSI_FLAGS);
+    cr_assert(c);
+    cr_expect_eq(c->value & PCI_MSI_FLAGS_ENABLE, PCI_MSI_FLAGS_ENABLE);
+}
