@@ -810,7 +810,7 @@ Test(vfio_user, server_asks_while_nobody_waits)
     map_ram();
     const struct vfio_user_dma_access a = {.address = 0x10, .count = 4};
     put_le32(mem.region[0].hva + 0x10, 0xabcd);
-    for (int i = 0; i < 2; i++) {
+    for (unsigned i = 0; i < 2; i++) {
         fake_server_send(i ? server->twin_fd : server->fd, VFIO_USER_DMA_READ, 0, &a,
                          sizeof(a));
         run_loop();
