@@ -219,7 +219,6 @@ static void start(const struct emu_device *device)
     cr_assert_eq(ftruncate(ram_fd, RAM_SIZE), 0);
     ram = mmap(NULL, RAM_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, ram_fd, 0);
     cr_assert_eq(emu_create(&emu, device, &config, pair[1], stop_fd), 0);
-    emu->config.fault_at = config.fault_at ? config.fault_at : UINT64_MAX;
     cr_assert_eq(pthread_create(&server, NULL, serve, NULL), 0);
 }
 
@@ -1097,11 +1096,11 @@ Test(emu, gpu_interrupts)
     cr_assert_eq(set_irqs(TRIGGER_FD, 2, 7, 1, NULL, 0), 0);
     gpu_copy(0, 0, 0, 4, 3, 7);
     cr_expect_eq(taken(e[7]), 0, "de-assigned");
-    struct {
-        struct vfio_irq_set s;
-        uint8_t which[3];
-    } b = {{23, VFIO_IRQ_SET_DATA_BOOL | VFIO_IRQ_SET_ACTION_TRIGGER, 2, 4, 3}, {1, 0, 1}};
-    cr_assert_eq(call(VFIO_USER_DEVICE_SET_IRQS, &b, 23), 0);
+    uint8_t some[23] = {[20] = 1, [22] = 1};
+    struct vfio_irq_set head = {sizeof(some),
+                                VFIO_IRQ_SET_DATA_BOOL | VFIO_IRQ_SET_ACTION_TRIGGER, 2, 4, 3};
+    memcpy(some, &head, sizeof(head));
+    cr_assert_eq(call(VFIO_USER_DEVICE_SET_IRQS, some, sizeof(some)), 0);
     cr_expect_eq(taken(e[4]), 1);
     cr_expect_eq(taken(e[5]), 0);
     cr_expect_eq(taken(e[6]), 1);
