@@ -987,6 +987,10 @@ static void misbehave(const struct command *c, enum fake_fault fault)
     fake_server_fini();
     unsigned before = fake_open_files();
     server = fake_server_init();
+    if (fault & 1) {
+        server->json = "{\"capabilities\":{\"write_multiple\":true}}";
+        server->twin = false;
+    }
     connect_user();
     if (c->call == call_unmap)
         map_ram();
