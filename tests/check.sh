@@ -30,12 +30,15 @@ part_unit() {
 
 # The same tests with ASan and UBSan: a report ends the process, so the verdicts say it.
 part_sanitize() {
-    make -s SANITIZE=1 build/sanitize/unit-tests build/sanitize/minivmm || return
+    make -s SANITIZE=1 build/sanitize/unit-tests build/sanitize/minivmm build/sanitize/vfio-emu || return
     build/sanitize/unit-tests --timeout 120 --tap=build/results/sanitize.tap >build/results/sanitize.log 2>&1
     local status=$?
     tap <build/results/sanitize.tap | sed 's/unit/sanitize/' >"$RESULTS/sanitize.txt"
-    MINIVMM=build/sanitize/minivmm RESULT=build/results/sanitize-tiny.txt tests/tiny.sh || status=1
-    sed 's/tiny/sanitize-tiny/' build/results/sanitize-tiny.txt >>"$RESULTS/sanitize.txt"
+    local kind
+    for kind in tiny emulated; do
+        MINIVMM=build/sanitize/minivmm RESULT=build/results/sanitize-$kind.txt tests/$kind.sh || status=1
+        sed "s/$kind/sanitize-$kind/" build/results/sanitize-$kind.txt >>"$RESULTS/sanitize.txt"
+    done
     return $status
 }
 
@@ -61,6 +64,10 @@ part_clang() {
 
 part_tiny() {
     make -s all && tests/tiny.sh
+}
+
+part_emulated() {
+    make -s all emu && tests/emulated.sh
 }
 
 part_cli() {
@@ -96,7 +103,7 @@ run() {
     echo "== $part: $(grep -c '^PASS ' "$RESULTS/$part.txt") passed, $((SECONDS - began)) s"
 }
 
-parts=${*:-style unit clang lint tiny cli sanitize host}
+parts=${*:-style unit clang lint tiny emulated cli sanitize host}
 for part in $parts; do
     run "$part"
 done

@@ -407,8 +407,6 @@ static void mask_function(bool masked)
 
 static void messages(void)
 {
-    for (unsigned i = 0; i < MSIX_VECTORS; i++)
-        on_trap(VECTOR + i, on_message);
     msi_on();
     copies("8 messages of MSI", 3 * MSI_VECTORS, MSI_VECTORS);
     msi_off();
@@ -522,7 +520,8 @@ static void reboots(uint32_t last)
 {
     uint8_t boot = cmos_read(CMOS_BOOTS);
 
-    check(as_new() && !pci_read16(bdf, msix + 2) && !(pci_read16(bdf, msi + 2) & MSI_ENABLE),
+    check(as_new() && !(pci_read16(bdf, msix + 2) & MSIX_ENABLE) &&
+              !(pci_read16(bdf, msi + 2) & MSI_ENABLE),
           "boot %u: the device is as new", boot);
     if (boot == 1 || boot == last)
         wait_for_input(boot);
@@ -531,7 +530,8 @@ static void reboots(uint32_t last)
         finish("gpu");
     }
     cmos_write(CMOS_BOOTS, (uint8_t)(boot + 1));
-    messages();
+    msix_on();
+    copies("MSI-X", 8, MSIX_VECTORS);
     disturb();
     outb(0xcf9, 6);
     delay_ms(4000);
@@ -579,6 +579,8 @@ int main(void)
 {
     pic_init(0);
     lapic_enable();
+    for (unsigned i = 0; i < MSIX_VECTORS; i++)
+        on_trap(VECTOR + i, on_message);
     if (!find())
         finish("gpu");
     size_bars();

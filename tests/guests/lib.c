@@ -107,7 +107,8 @@ _Noreturn void finish(const char *name)
         __asm__ volatile("cli; hlt");
 }
 
-/* --- what a compiler may call even in freestanding code --- */
+/* --- what a compiler may call even in freestanding code; one instruction each, as a software
+ * KVM is slow with loops --- */
 
 void *memset(void *to, int value, size_t len)
 {
@@ -120,19 +121,23 @@ void *memset(void *to, int value, size_t len)
 void *memcpy(void *to, const void *from, size_t len)
 {
     void *at = to;
+    size_t words = len / 8;
 
+    len %= 8;
+    __asm__ volatile("rep movsq" : "+D"(at), "+S"(from), "+c"(words) : : "memory");
     __asm__ volatile("rep movsb" : "+D"(at), "+S"(from), "+c"(len) : : "memory");
     return to;
 }
 
 int memcmp(const void *a, const void *b, size_t len)
 {
-    const uint8_t *p = a, *q = b;
+    bool above, below;
 
-    for (; len > 0; len--, p++, q++)
-        if (*p != *q)
-            return *p - *q;
-    return 0;
+    __asm__ volatile("xorl %%eax, %%eax; repe cmpsb"
+                     : "+S"(a), "+D"(b), "+c"(len), "=@cca"(above), "=@ccb"(below)
+                     :
+                     : "eax", "memory");
+    return above - below;
 }
 
 /* --- start info, arguments, memory --- */

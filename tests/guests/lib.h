@@ -290,7 +290,7 @@ enum { /* registers of every function */
        PCI_IRQ_PIN = 0x3d,
 };
 enum { COMMAND_IO = 1, COMMAND_MEM = 2, COMMAND_MASTER = 4, COMMAND_NO_INTX = 0x400 };
-enum { CAP_MSI = 5, CAP_EXP = 0x10, CAP_MSIX = 0x11 };
+enum { CAP_PM = 1, CAP_MSI = 5, CAP_EXP = 0x10, CAP_MSIX = 0x11 };
 
 /* --- pc.c: ACPI tables --- */
 

@@ -275,9 +275,16 @@ static const uint8_t *aml_block(const uint8_t *p, const uint8_t *end, const uint
 
 static const uint8_t *find(const uint8_t *p, const uint8_t *end, const void *what, size_t len)
 {
-    for (; p + len <= end; p++)
-        if (!memcmp(p, what, len))
-            return p;
+    while (p + len <= end) {
+        size_t left = (size_t)(end - p) - len + 1;
+        bool found;
+        __asm__ volatile("repne scasb"
+                         : "+D"(p), "+c"(left), "=@cce"(found)
+                         : "a"(*(const uint8_t *)what)
+                         : "memory");
+        if (found && !memcmp(p - 1, what, len))
+            return p - 1;
+    }
     return NULL;
 }
 
