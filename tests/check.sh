@@ -67,7 +67,11 @@ part_tiny() {
 }
 
 part_emulated() {
-    make -s all emu && tests/emulated.sh
+    make -s all emu || return
+    local status=0
+    tests/emulated.sh || status=1
+    tests/emulated/check.sh | tee -a "$RESULTS/emulated.txt"
+    return $((PIPESTATUS[0] ? 1 : status))
 }
 
 part_cli() {

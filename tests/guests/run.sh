@@ -50,7 +50,7 @@ run() {
     if [ $status -eq 124 ]; then
         why="did not end within $PATIENCE s"
     elif [[ ! $status =~ ^($want)$ ]]; then
-        why="status $status, not $want: $({ grep -a -m1 '^FAIL\|^minivmm: .*cannot' "$log" || tail -n1 "$log"; } | tr -d '\r')"
+        why="status $status, not $want: $({ grep -a -m1 '^FAIL' "$log" || grep -a -m1 '^minivmm: .*cannot' "$log" || tail -n1 "$log"; } | tr -d '\r')"
     elif [ "$status" -eq 1 ] && ! tail -n1 "$log" | grep -qa '^[a-z]*: pass'; then
         why="its last line is not a pass"
     elif grep -qa '^FAIL' "$log"; then
