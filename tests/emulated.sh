@@ -45,6 +45,9 @@ emu() {
     [ "$no_kvm" ] || serve dev.sock "$device"
     run "$name" "$want" --vfio "unix:$T/dev.sock" "$@"
     stop_servers
+    if grep -qa 'ERROR: .*Sanitizer\|runtime error:' "$server_log"; then
+        verdict "FAIL $KIND/$name: the server has a fault of its own ($server_log)"
+    fi
 }
 
 # guest NAME DEVICE FILE WORDS ARGUMENT...

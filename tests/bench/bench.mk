@@ -24,4 +24,7 @@ $(BENCH)/device.elf: $(BENCH)/device.o $G/start.o $G/lib.o $G/pc.o $(GSRC)/pvh.l
 bench: all emu guests $(BENCH)/run $(BENCH)/bare $(BENCH)/first.elf $(BENCH)/first.bin $(BENCH)/device.elf
 	tests/bench/bench.sh
 
+# For `make lint` and `make format`.
+SRC += tests/bench/bare.c tests/bench/run.c
+
 .PHONY: bench
