@@ -2,7 +2,7 @@
 # is there. Products and logs are under build/; downloads and kernels under ~/.cache/minivmm.
 #
 #   make [CC=clang] [STATIC=1] [SANITIZE=1] [V=1]   build/minivmm; V=1 shows the commands
-#   make demo | check | check-long            the main job; tests; all tests
+#   make demo | check                         the main job; all tests
 #   make unit | tiny | host                   one kind of test
 #   make lint | format | install | clean
 
@@ -63,10 +63,6 @@ check:
 	tests/setup.sh build unit lint host
 	tests/check.sh
 
-check-long:
-	tests/setup.sh build unit lint host
-	tests/check.sh style unit clang lint tiny cli sanitize host-long
-
 demo:
 	tests/setup.sh build host
 	$(MAKE) -s STATIC=1
@@ -88,4 +84,4 @@ install: all
 clean:
 	rm -rf build
 
-.PHONY: all guests unit tiny cli host check check-long demo lint format install clean
+.PHONY: all guests unit tiny cli host check demo lint format install clean

@@ -67,17 +67,8 @@ part_cli() {
     make -s all && tests/cli.sh
 }
 
-# What has been seen to pass on an idle and on a loaded machine. The others (host-long) are written
-# but run into their limits or into faults of QEMU's SVM under load: see tests/host/README.md.
 part_host() {
-    make -s STATIC=1 && make -s guests && HOST_LIMIT=2400 tests/host/check.sh layout boot display nvme tools
-}
-
-part_host-long () {
-    make -s STATIC=1 && make -s guests && HOST_LIMIT=2400 tests/host/check.sh
-    local status=$?
-    mv "$RESULTS/host.txt" "$RESULTS/host-long.txt"
-    return $status
+    make -s STATIC=1 && make -s guests && tests/host/check.sh
 }
 
 # Runs one part, its output shown as it comes; a broken part becomes a FAIL line.

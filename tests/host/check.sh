@@ -18,8 +18,8 @@ mkdir -p "$BUILD/results"
 "$HOST_DIR/images.sh" ${MINIVMM:+"$MINIVMM"} || { echo "FAIL host: cannot build the software host's images" | tee "$results"; exit 1; }
 
 # Two halves that take about the same time.
-first=(layout boot display errors edu serial)
-second=(tools nvme net ends)
+first=(layout boot display tools errors edu serial)
+second=(nvme net ends)
 if [ $# -gt 0 ]; then first=("$@") second=(); fi
 
 # lane NAME SCENARIO...: one software host. Where the host itself dies or hangs (QEMU's SVM is
@@ -32,7 +32,7 @@ lane() {
     for try in 1 2; do
         [ $# -gt 0 ] || return 0
         run=$BUILD/host/$name$try status=0
-        "$HOST_DIR/run.sh" -t "${HOST_LIMIT:-1200}" "$name$try" "$@" 2>&1 | sed -n -E -u \
+        "$HOST_DIR/run.sh" -t "${HOST_LIMIT:-1800}" "$name$try" "$@" 2>&1 | sed -n -E -u \
             -e '/^NOTE/d' -e 's/^(PASS|FAIL|SKIP) /\1 host\//' -e p
         status=${PIPESTATUS[0]}
         [ "$status" -eq 3 ] && [ $try = 1 ] || break
@@ -49,9 +49,9 @@ verdicts() { # RUN [all]: of the scenarios that came to their end, or of all
         /^NOTE done / { printf "%s", held; held = "" }
         END { if (all) printf "%s", held }' "$1/results"
 }
-lane first "${first[@]}" &
+HOST_CPU=0 lane first "${first[@]}" &
 lanes=($!)
-lane second "${second[@]}" &
+HOST_CPU=1 lane second "${second[@]}" &
 lanes+=($!)
 trap 'kill "${lanes[@]}" 2>/dev/null' INT TERM
 wait

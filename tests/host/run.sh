@@ -9,6 +9,7 @@
 # stay in build/host/NAME/results; consoles, every guest's output and pictures are
 # beside it. -t is the limit for all of it (default 300 s), after which QEMU is
 # ended; -s gives a shell in the host after the scenarios, on this terminal.
+# HOST_CPU says on which CPU of this machine QEMU runs: the Nth that is allowed, 0 by default.
 # To look closer: HOST_QEMU adds words to QEMU's command line (-s for gdb), and
 # the directory HOST_EXTRA is laid over the host's root (a strace, a gdbserver).
 # Status: 0 when the host ran to its end, whatever the results are; 3 when it died on the
@@ -108,6 +109,18 @@ else
     machine+=(-serial "file:$dir/console")
 fi
 
+# All threads of QEMU on one CPU of this machine. Its VMRUN and #VMEXIT change the word of
+# pending interrupts without the lock under which another thread sets a bit in it when a timer
+# has run out; on two CPUs that bit gets lost now and then, and the host, idle, sleeps for ever
+# (seen: HLT, interrupts on, the clock stopped). On one CPU a thread is never interrupted
+# in the middle of an instruction, so nothing is lost.
+allowed=$(sed -n 's/^Cpus_allowed_list:[[:space:]]*//p' /proc/self/status)
+cpus=()
+for range in ${allowed//,/ }; do
+    for ((i = ${range%-*}; i <= ${range#*-}; i++)); do cpus+=("$i"); done
+done
+cpu=${cpus[${HOST_CPU:-0} % ${#cpus[@]}]}
+
 qemu=
 end_qemu() {
     [ -z "$qemu" ] || kill -KILL "$qemu" 2>/dev/null || true
@@ -116,9 +129,9 @@ end_qemu() {
 trap end_qemu EXIT
 trap 'exit 130' INT TERM
 if [ "$shell" ]; then
-    qemu-system-x86_64 "${machine[@]}" <&0 2>"$dir/qemu.err" &
+    taskset -c "$cpu" qemu-system-x86_64 "${machine[@]}" <&0 2>"$dir/qemu.err" &
 else
-    nice qemu-system-x86_64 "${machine[@]}" </dev/null >"$dir/qemu.out" 2>"$dir/qemu.err" &
+    taskset -c "$cpu" nice qemu-system-x86_64 "${machine[@]}" </dev/null >"$dir/qemu.out" 2>"$dir/qemu.err" &
 fi
 qemu=$!
 
@@ -206,7 +219,9 @@ while kill -0 "$qemu" 2>/dev/null; do
     if [ "$late" ]; then
         # Where it is: an NMI makes its kernel say so on the console, if it still can.
         {
-            monitor human-monitor-command '{"command-line":"info registers"}' show
+            for what in registers lapic irq; do
+                monitor human-monitor-command "{\"command-line\":\"info $what\"}" show
+            done
             monitor inject-nmi '{}'
         } >"$dir/registers" || true
         sleep 5
