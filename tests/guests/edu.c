@@ -6,6 +6,9 @@
  * The interrupt input is the one minivmm's ACPI tables would say, 16 + (slot + pin - 1) % 8;
  * the word `gsi=N` says another (under QEMU itself the routing differs). The device's 4096-byte
  * buffer is never used to its last byte: QEMU ends itself then.
+ *
+ * With the word `reboot` all of it is done, the machine is reset with MSI and bus mastering
+ * enabled, and all is done once more; CMOS RAM remembers which time it is.
  */
 #include "lib.h"
 
@@ -28,6 +31,7 @@ enum { DMA_START = 1, DMA_TO_RAM = 2, DMA_IRQ = 4, DMA_DONE = 0x100 };
 enum { COMMAND = 4, COMMAND_MEM = 2, COMMAND_MASTER = 4, COMMAND_NO_INTX = 0x400 };
 enum { STATUS = 6, BAR0 = 0x10, CAPABILITIES = 0x34, IRQ_LINE = 0x3c, IRQ_PIN = 0x3d };
 enum { CAP_MSI = 5, MSI_ENABLE = 1, MSI_64BIT = 0x80 };
+enum { CMOS_REBOOTED = 0x50 };
 enum { INTX_VECTOR = 0x60, MSI_VECTOR = 0x61, ROUNDS = 1000, DMA_LEN = 2048 };
 
 static uint32_t bdf, gsi;
@@ -207,6 +211,17 @@ static uint64_t ram_top(uint64_t limit)
     return (end - 0x100000) & ~0xfffULL;
 }
 
+static void reboot(void)
+{
+    if (!arg("reboot") || cmos_read(CMOS_REBOOTED) == 0xb1)
+        return;
+    cmos_write(CMOS_REBOOTED, 0xb1);
+    outb(0xcf9, 0x02);
+    outb(0xcf9, 0x06);
+    for (;;)
+        __asm__ volatile("hlt");
+}
+
 int main(void)
 {
     uint64_t low = ram_top(1ULL << 32), high = ram_top(UINT64_MAX);
@@ -223,5 +238,6 @@ int main(void)
     dma_at(low);
     if (high != low)
         dma_at(high);
+    reboot();
     finish("edu");
 }
