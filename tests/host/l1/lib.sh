@@ -124,7 +124,7 @@ vm_type() { echo "$1" >&6; } # a line on the guest's console
 # Seconds since the software host started, and waiting, both without a process: the guest has
 # only what is left of the one CPU.
 tick() { read -r now _ </proc/uptime && now=${now%.*}; }
-pause() { read -r -t 1 _ <&8; }
+pause() { read -r -t 1 _ <&8 || true; }
 [ -p /tmp/never ] || mkfifo /tmp/never
 exec 8<>/tmp/never
 
