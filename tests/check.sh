@@ -22,7 +22,7 @@ tap() {
 
 part_unit() {
     make -s build/unit-tests || return
-    build/unit-tests --timeout 60 --tap=build/results/unit.tap >build/results/unit.log 2>&1
+    timeout 600 build/unit-tests --timeout 60 --tap=build/results/unit.tap >build/results/unit.log 2>&1
     local status=$?
     tap <build/results/unit.tap >"$RESULTS/unit.txt"
     return $status
@@ -31,7 +31,7 @@ part_unit() {
 # The same tests with ASan and UBSan: a report ends the process, so the verdicts say it.
 part_sanitize() {
     make -s SANITIZE=1 build/sanitize/unit-tests build/sanitize/minivmm || return
-    build/sanitize/unit-tests --timeout 120 --tap=build/results/sanitize.tap >build/results/sanitize.log 2>&1
+    timeout 900 build/sanitize/unit-tests --timeout 120 --tap=build/results/sanitize.tap >build/results/sanitize.log 2>&1
     local status=$?
     tap <build/results/sanitize.tap | sed 's/unit/sanitize/' >"$RESULTS/sanitize.txt"
     MINIVMM=build/sanitize/minivmm RESULT=build/results/sanitize-tiny.txt tests/tiny.sh || status=1
