@@ -131,7 +131,7 @@ trap 'exit 130' INT TERM
 if [ "$shell" ]; then
     taskset -c "$cpu" qemu-system-x86_64 "${machine[@]}" <&0 2>"$dir/qemu.err" &
 else
-    taskset -c "$cpu" nice qemu-system-x86_64 "${machine[@]}" </dev/null >"$dir/qemu.out" 2>"$dir/qemu.err" &
+    taskset -c "$cpu" qemu-system-x86_64 "${machine[@]}" </dev/null >"$dir/qemu.out" 2>"$dir/qemu.err" &
 fi
 qemu=$!
 
