@@ -137,6 +137,10 @@ guest gpu-strict-kvm gpu,strict=on gpu "refused" --cpuid kvm
 
 guest wild-platform platform wild ""
 guest wild-gpu gpu wild "" --cpus 2
+if wanted wild-both && [ ! "$no_kvm" ]; then
+    server_log=$LOGS/wild-both.log.server2 serve second.sock gpu
+fi
+guest wild-both platform wild "" --cpus 2 --vfio "unix:$T/second.sock"
 guest wild-seed gpu wild "seed=$((RANDOM + 1))" --cpus 2 # another one each time; the log has it
 
 also=same_files input=count_files guest reset-platform platform platform "reboots=20"

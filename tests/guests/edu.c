@@ -6,6 +6,9 @@
  * The interrupt input is the one minivmm's ACPI tables would say, 16 + (slot + pin - 1) % 8;
  * the word `gsi=N` says another (under QEMU itself the routing differs). The device's 4096-byte
  * buffer is never used to its last byte: QEMU ends itself then.
+ *
+ * With the word `reboot` all of it is done, the machine is reset with MSI and bus mastering
+ * enabled, and all is done once more; CMOS RAM remembers which time it is.
  */
 #include "lib.h"
 
@@ -26,6 +29,7 @@ enum { /* registers */
 enum { STATUS_COMPUTING = 0x01, STATUS_IRQ = 0x80 };
 enum { DMA_START = 1, DMA_TO_RAM = 2, DMA_IRQ = 4, DMA_DONE = 0x100 };
 enum { MSI_ENABLE = 1, MSI_64BIT = 0x80 };
+enum { CMOS_REBOOTED = 0x50 };
 enum { INTX_VECTOR = 0x60, MSI_VECTOR = 0x61, ROUNDS = 1000, DMA_LEN = 2048 };
 
 static uint32_t bdf, gsi;
@@ -188,6 +192,17 @@ static uint64_t ram_top(uint64_t limit)
     return (ram_end(limit) - 0x100000) & ~0xfffULL;
 }
 
+static void reboot(void)
+{
+    if (!arg("reboot") || cmos_read(CMOS_REBOOTED) == 0xb1)
+        return;
+    cmos_write(CMOS_REBOOTED, 0xb1);
+    outb(0xcf9, 0x02);
+    outb(0xcf9, 0x06);
+    for (;;)
+        __asm__ volatile("hlt");
+}
+
 int main(void)
 {
     uint64_t low = ram_top(1ULL << 32), high = ram_top(UINT64_MAX);
@@ -197,6 +212,9 @@ int main(void)
     if (!check(find(), "edu device on bus 0"))
         finish("edu");
     pci_write16(bdf, PCI_COMMAND, COMMAND_MEM | COMMAND_MASTER);
+    /* No reset reaches QEMU's device: what raised an interrupt in a killed guest is still
+     * there. */
+    edu_write(EDU_IRQ_ACK, edu_read(EDU_IRQ_STATUS));
     registers();
     intx();
     msi();
@@ -204,5 +222,6 @@ int main(void)
     dma_at(low);
     if (high != low)
         dma_at(high);
+    reboot();
     finish("edu");
 }

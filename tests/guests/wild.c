@@ -171,9 +171,11 @@ static void reader(unsigned cpu)
     (void)cpu;
     direct = (uint64_t)window(direct + 0x1000);
     while (!stop) {
-        (void)MMIO(uint64_t, direct);
-        MMIO(uint32_t, direct + 8) = reads;
-        (void)mmio_read32(bar[0] + 0x2000);
+        for (unsigned i = 0; i < 20; i++) {
+            (void)MMIO(uint64_t, direct + 8 * i);
+            MMIO(uint32_t, direct + 8 * i) = reads;
+            (void)mmio_read32(bar[0] + 0x2000);
+        }
         (void)mmio_read32(bar[0]);
         mmio_write32(bar[0] + 4, reads++);
     }
