@@ -123,7 +123,7 @@ echo "gpu's BAR1 has $gib GiB: physical addresses have ${bits:-36} bits"
 also=direct_memory guest platform platform platform ""
 also=powered_off emu platform-flat platform 0 "$G/platform.bin" # as it is in the README
 guest platform-high platform platform "rounds=100" -m 3200M      # RAM above 4 GiB as well
-guest platform-automask-off platform,automask=off platform "rounds=1000"
+guest platform-automask-off platform,automask=off platform "rounds=1000 edge"
 also=trapped_memory guest platform-mmap-off platform,mmap=off platform "rounds=100 pages=1"
 guest platform-dma-message platform,dma=message platform "rounds=100"
 guest platform-dma-one-socket platform,dma=message,twin=off,xfer=512 platform "rounds=100"

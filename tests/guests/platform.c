@@ -3,9 +3,10 @@
  * by its entry in the ACPI tables: registers in every width, memory without exits, DMA to the
  * last page of RAM, interrupts counted exactly, reset.
  *
- * Words on the command line: `rounds=N` interrupts; `pages=N` of memory; `reboots=N` resets the
- * machine so often and looks whether the device is as new each time; `faults=lost` or `=error`
- * reads until the server has done what its option fault= says, and tells what came of it.
+ * Words on the command line: `rounds=N` interrupts; `pages=N` of memory; `edge`: the interrupt is
+ * to be edge-triggered; `reboots=N` resets the machine so often and looks whether the device is
+ * as new each time; `faults=lost` or `=error` reads until the server has done what its option
+ * fault= says, and tells what came of it.
  */
 #include "lib.h"
 
@@ -82,7 +83,8 @@ static bool find(void)
     regs = device.region[0].base;
     memory = device.region[1].base;
     return check(device.regions == 2 && device.region[0].size == 0x1000 &&
-                     device.region[1].size == 0x10000 && device.irqs == 1,
+                     device.region[1].size == 0x10000 && device.irqs == 1 &&
+                     device.irq[0].flags == (arg("edge") ? 0 : IOAPIC_LEVEL),
                  "registers at %lx, memory at %lx, %s interrupt at input %u", regs, memory,
                  device.irq[0].flags & IOAPIC_LEVEL ? "level" : "edge", device.irq[0].gsi);
 }
