@@ -3,10 +3,10 @@
  * by its entry in the ACPI tables: registers in every width, memory without exits, DMA to the
  * last page of RAM, interrupts counted exactly, reset.
  *
- * Words on the command line: `rounds=N` interrupts; `pages=N` of memory; `edge`: the interrupt is
- * to be edge-triggered; `reboots=N` resets the machine so often and looks whether the device is
- * as new each time; `faults=lost` or `=error` reads until the server has done what its option
- * fault= says, and tells what came of it.
+ * Words on the command line: `rounds=N` interrupts; `pages=N` of memory; `edge`: the interrupt
+ * is to be edge-triggered; `reboots=N` resets the machine so often and looks whether the device
+ * is as new each time; `faults=lost` or `=error` reads until the server has done what its
+ * option fault= says, and tells what came of it.
  */
 #include "lib.h"
 
