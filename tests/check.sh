@@ -79,7 +79,7 @@ part_cli() {
 }
 
 part_host() {
-    make -s STATIC=1 && make -s guests && tests/host/check.sh
+    make -s STATIC=1 all emu && make -s guests && tests/host/check.sh
 }
 
 # Runs one part, its output shown as it comes; a broken part becomes a FAIL line.

@@ -6,8 +6,8 @@
 #
 #     tests/host/check.sh [SCENARIO...]     default: all of them
 #
-# Wants build/static/minivmm ('make STATIC=1') or what MINIVMM names, and the tiny
-# guests in build/guests ('make guests').
+# Wants build/static/minivmm and vfio-emu ('make STATIC=1 all emu') or what MINIVMM names, and
+# the tiny guests in build/guests ('make guests').
 set -uo pipefail
 . "$(dirname "$0")/lib.sh"
 
@@ -18,7 +18,7 @@ mkdir -p "$BUILD/results"
 "$HOST_DIR/images.sh" ${MINIVMM:+"$MINIVMM"} || { echo "FAIL host: cannot build the software host's images" | tee "$results"; exit 1; }
 
 # Two halves that take about the same time.
-first=(layout boot display tools errors edu serial)
+first=(layout boot display tools errors edu serial emulated)
 second=(nvme net ends)
 if [ $# -gt 0 ]; then first=("$@") second=(); fi
 

@@ -111,6 +111,7 @@ mkdir -p "$tmp/run/guests" "$tmp/run/bin"
 cp "$HOST_DIR/l1/init" "$HOST_DIR/l1/lib.sh" "$tmp/run/"
 cp -r "$HOST_DIR/scenarios" "$tmp/run/"
 cp "$minivmm" "$tmp/run/bin/minivmm"
+[ ! -x "${minivmm%/*}/vfio-emu" ] || cp "${minivmm%/*}/vfio-emu" "$tmp/run/bin/"
 for guest in "$BUILD"/guests/*.elf "$BUILD"/guests/*.bin; do
     [ ! -f "$guest" ] || cp "$guest" "$tmp/run/guests/"
 done
