@@ -15,17 +15,12 @@
 #include <errno.h>
 #include <pthread.h>
 #include <stdlib.h>
-#include <sys/epoll.h>
-#include <sys/timerfd.h>
-#include <time.h>
-#include <unistd.h>
 
 #include "vmm/bus.h"
 #include "vmm/layout.h"
 #include "vmm/loop.h"
 #include "vmm/util.h"
 
-#define NS_PER_S    1000000000LL
 #define PM_TMR_HZ   3579545
 #define PM_TMR_HALF (1LL << 31) /* ticks between two changes of the top bit */
 
@@ -54,8 +49,7 @@ struct acpi_pm {
     struct loop *loop;
     struct irq_line sci;
     struct power power;
-    bool level;
-    int timer_fd;
+    int timer;
     bool armed;
 
     int64_t (*now_ns)(void *opaque);
@@ -68,11 +62,8 @@ struct acpi_pm {
 
 static int64_t host_now(void *opaque)
 {
-    struct timespec now;
-
     (void)opaque;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return now.tv_sec * NS_PER_S + now.tv_nsec;
+    return clock_ns(CLOCK_MONOTONIC);
 }
 
 static int64_t pm_ticks(const struct acpi_pm *pm)
@@ -86,31 +77,19 @@ static int64_t pm_ticks(const struct acpi_pm *pm)
 static void pm_arm_timer(struct acpi_pm *pm)
 {
     bool wanted = (pm->en & PM1_TMR) && !(pm->sts & PM1_TMR);
-    struct itimerspec at = {0};
+    int64_t ticks = (pm->last_ticks / PM_TMR_HALF + 1) * PM_TMR_HALF;
+    int64_t ns = pm->start_ns + ticks / PM_TMR_HZ * NS_PER_S +
+                 (ticks % PM_TMR_HZ * NS_PER_S + PM_TMR_HZ - 1) / PM_TMR_HZ;
 
-    if (wanted == pm->armed)
-        return;
+    if (wanted != pm->armed)
+        loop_timer_set(pm->timer, wanted ? ns : LOOP_NEVER);
     pm->armed = wanted;
-    if (wanted) {
-        int64_t ticks = (pm->last_ticks / PM_TMR_HALF + 1) * PM_TMR_HALF;
-        int64_t ns = pm->start_ns + ticks / PM_TMR_HZ * NS_PER_S +
-                     (ticks % PM_TMR_HZ * NS_PER_S + PM_TMR_HZ - 1) / PM_TMR_HZ;
-
-        at.it_value.tv_sec = ns / NS_PER_S;
-        at.it_value.tv_nsec = ns % NS_PER_S;
-    }
-    timerfd_settime(pm->timer_fd, TFD_TIMER_ABSTIME, &at, NULL);
 }
 
 /* The interrupt line, level-triggered, and the timer follow status and enable. */
 static void pm_follow(struct acpi_pm *pm)
 {
-    bool level = pm->sts & pm->en;
-
-    if (level != pm->level) {
-        pm->level = level;
-        irq_line_set(&pm->sci, level);
-    }
+    irq_line_set(&pm->sci, pm->sts & pm->en);
     pm_arm_timer(pm);
 }
 
@@ -127,10 +106,8 @@ static void pm_update(struct acpi_pm *pm)
 static void pm_timer(void *opaque, uint32_t events)
 {
     struct acpi_pm *pm = opaque;
-    uint64_t expirations;
 
     (void)events;
-    (void)!read(pm->timer_fd, &expirations, sizeof(expirations));
     pthread_mutex_lock(&pm->lock);
     pm->armed = false;
     pm_update(pm);
@@ -238,41 +215,25 @@ int acpi_pm_create(struct acpi_pm **out, struct bus *pio, struct loop *loop,
                    struct irq_line sci, struct power power)
 {
     struct acpi_pm *pm = calloc(1, sizeof(*pm));
-    struct bus_range range = {.base = LAYOUT_PORT_ACPI,
-                              .size = ACPI_PM_SIZE,
-                              .ops = &pm_ops,
-                              .opaque = pm,
-                              .name = "acpi-pm"};
-    int err;
+    const struct bus_range range = {LAYOUT_PORT_ACPI, ACPI_PM_SIZE, &pm_ops, pm, "acpi-pm"};
 
     if (!pm)
         return -ENOMEM;
-    *pm = (struct acpi_pm){.pio = pio, .loop = loop, .sci = sci, .power = power};
-    pthread_mutex_init(&pm->lock, NULL);
+    *pm = (struct acpi_pm){.lock = PTHREAD_MUTEX_INITIALIZER,
+                           .pio = pio,
+                           .loop = loop,
+                           .sci = sci,
+                           .power = power};
     acpi_pm_set_clock(pm, host_now, NULL);
-
-    pm->timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
-    if (pm->timer_fd < 0) {
-        err = -errno;
-        goto free_pm;
+    pm->timer = loop_add_timer(loop, CLOCK_MONOTONIC, pm_timer, pm);
+    int err = pm->timer < 0 ? pm->timer : bus_add(pio, &range);
+    if (err) {
+        loop_close(loop, pm->timer);
+        free(pm);
+        return err;
     }
-    err = loop_add(loop, pm->timer_fd, EPOLLIN, pm_timer, pm);
-    if (err)
-        goto close_timer;
-    err = bus_add(pio, &range);
-    if (err)
-        goto remove_timer;
     *out = pm;
     return 0;
-
-remove_timer:
-    loop_remove(loop, pm->timer_fd);
-close_timer:
-    close(pm->timer_fd);
-free_pm:
-    pthread_mutex_destroy(&pm->lock);
-    free(pm);
-    return err;
 }
 
 void acpi_pm_destroy(struct acpi_pm *pm)
@@ -280,8 +241,6 @@ void acpi_pm_destroy(struct acpi_pm *pm)
     if (!pm)
         return;
     bus_remove(pm->pio, LAYOUT_PORT_ACPI);
-    loop_remove(pm->loop, pm->timer_fd);
-    close(pm->timer_fd);
-    pthread_mutex_destroy(&pm->lock);
+    loop_close(pm->loop, pm->timer);
     free(pm);
 }

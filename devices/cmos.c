@@ -17,23 +17,16 @@
 #include <pthread.h>
 #include <stdbool.h>
 #include <stdlib.h>
-#include <sys/epoll.h>
-#include <sys/timerfd.h>
-#include <time.h>
-#include <unistd.h>
 
 #include "vmm/bus.h"
 #include "vmm/layout.h"
 #include "vmm/loop.h"
 #include "vmm/util.h"
 
-#define NS_PER_S     1000000000LL
-#define S_PER_DAY    86400
-#define UIP_BEFORE   244141 /* ns: t_BUC, 8 cycles of the 32768 Hz crystal */
-#define CMOS_SIZE    128
-#define ALARM_ANY    0xc0 /* and above: matches always */
-#define NEVER        INT64_MAX
-#define CMOS_NEITHER (-1)
+#define S_PER_DAY  86400
+#define UIP_BEFORE 244141 /* ns: t_BUC, 8 cycles of the 32768 Hz crystal */
+#define CMOS_SIZE  128
+#define ALARM_ANY  0xc0 /* and above: matches always */
 
 enum cmos_port { CMOS_INDEX, CMOS_DATA, CMOS_PORTS };
 
@@ -86,9 +79,8 @@ struct cmos {
     struct bus *pio;
     struct loop *loop;
     struct irq_line irq;
-    bool level;
-    int timer_fd;
-    int64_t armed_ns; /* host time the timer is set to, NEVER: off */
+    int timer;
+    int64_t armed_ns; /* host time the timer is set to */
 
     int64_t (*now_ns)(void *opaque);
     void *clock_opaque;
@@ -103,11 +95,8 @@ struct cmos {
 
 static int64_t host_now(void *opaque)
 {
-    struct timespec now;
-
     (void)opaque;
-    clock_gettime(CLOCK_REALTIME, &now);
-    return now.tv_sec * NS_PER_S + now.tv_nsec;
+    return clock_ns(CLOCK_REALTIME);
 }
 
 /* Nanoseconds in the guest's phase; numbered as seconds by guest_second(). */
@@ -152,19 +141,9 @@ static int decode_hours(const struct cmos *c, uint8_t value)
 
 static bool is_time(unsigned reg)
 {
-    switch (reg) {
-    case RTC_SECONDS:
-    case RTC_MINUTES:
-    case RTC_HOURS:
-    case RTC_DAY_OF_WEEK:
-    case RTC_DAY_OF_MONTH:
-    case RTC_MONTH:
-    case RTC_YEAR:
-    case CMOS_CENTURY:
-        return true;
-    default:
-        return false;
-    }
+    static const uint8_t time[] = {RTC_SECONDS,      RTC_MINUTES, RTC_HOURS, RTC_DAY_OF_WEEK,
+                                   RTC_DAY_OF_MONTH, RTC_MONTH,   RTC_YEAR,  CMOS_CENTURY};
+    return memchr(time, (int)reg, sizeof(time));
 }
 
 /* The time NOW into its registers. */
@@ -239,7 +218,7 @@ static bool alarm_matches(const struct cmos *c, unsigned reg, int64_t value)
     return value == (reg == RTC_HOURS_ALARM ? decode_hours(c, alarm) : decode(c, alarm));
 }
 
-/* The second of the next alarm after SECOND; NEVER when its fields are no time of day. The
+/* The second of the next alarm after SECOND; LOOP_NEVER when its fields are no time of day. The
  * steps are at most the rest of a minute, an hour and a day, and a minute and an hour again. */
 static int64_t next_alarm(const struct cmos *c, int64_t second)
 {
@@ -256,7 +235,7 @@ static int64_t next_alarm(const struct cmos *c, int64_t second)
         else
             return second;
     }
-    return NEVER;
+    return LOOP_NEVER;
 }
 
 /* Flags come up whether or not their interrupts are enabled. */
@@ -282,7 +261,7 @@ static int64_t next_event(const struct cmos *c)
 {
     uint8_t b = c->ram[RTC_REG_B];
     uint8_t wanted = b & (uint8_t)~c->ram[RTC_REG_C];
-    int64_t now = c->last_ns, hz = periodic_hz(c), next = NEVER;
+    int64_t now = c->last_ns, hz = periodic_hz(c), next = LOOP_NEVER;
 
     if ((wanted & REG_B_PIE) && hz)
         next = period_start(period_at(now, hz) + 1, hz);
@@ -293,7 +272,7 @@ static int64_t next_event(const struct cmos *c)
     if (wanted & REG_B_AIE) {
         int64_t alarm = next_alarm(c, guest_second(c, now));
 
-        if (alarm != NEVER)
+        if (alarm != LOOP_NEVER)
             next = MIN(next, (alarm - c->offset_s) * NS_PER_S);
     }
     return next;
@@ -302,18 +281,12 @@ static int64_t next_event(const struct cmos *c)
 static void arm_timer(struct cmos *c)
 {
     int64_t next = next_event(c);
-    struct itimerspec at = {0};
 
-    if (next != NEVER) {
+    if (next != LOOP_NEVER)
         next -= c->offset_ns;
-        at.it_value.tv_sec = next / NS_PER_S;
-        at.it_value.tv_nsec = next % NS_PER_S;
-    }
-    if (next == c->armed_ns)
-        return;
+    if (next != c->armed_ns)
+        loop_timer_set(c->timer, next);
     c->armed_ns = next;
-    /* The timer also fires when the host's clock is set, and is then armed anew. */
-    timerfd_settime(c->timer_fd, TFD_TIMER_ABSTIME | TFD_TIMER_CANCEL_ON_SET, &at, NULL);
 }
 
 /* The interrupt line and the timer follow registers B and C. */
@@ -323,10 +296,7 @@ static void cmos_follow(struct cmos *c)
     bool level = *flags & c->ram[RTC_REG_B] & (REG_C_PF | REG_C_AF | REG_C_UF);
 
     *flags = (uint8_t)((*flags & ~REG_C_IRQF) | (level ? REG_C_IRQF : 0));
-    if (level != c->level) {
-        c->level = level;
-        irq_line_set(&c->irq, level);
-    }
+    irq_line_set(&c->irq, level);
     arm_timer(c);
 }
 
@@ -339,16 +309,14 @@ static void cmos_update(struct cmos *c)
     cmos_follow(c);
 }
 
+/* Also when the host's clock was set: the timer is then armed anew. */
 static void cmos_timer(void *opaque, uint32_t events)
 {
     struct cmos *c = opaque;
-    uint64_t expirations;
 
     (void)events;
-    /* Fails with ECANCELED after the host's clock was set; the rest is the same. */
-    (void)!read(c->timer_fd, &expirations, sizeof(expirations));
     pthread_mutex_lock(&c->lock);
-    c->armed_ns = CMOS_NEITHER;
+    c->armed_ns = LOOP_NEVER;
     cmos_update(c);
     pthread_mutex_unlock(&c->lock);
 }
@@ -497,43 +465,27 @@ int cmos_create(struct cmos **out, struct bus *pio, struct loop *loop, struct ir
                 uint64_t low_ram, uint64_t high_ram)
 {
     struct cmos *c = calloc(1, sizeof(*c));
-    struct bus_range range = {.base = LAYOUT_PORT_CMOS,
-                              .size = CMOS_PORTS,
-                              .ops = &cmos_ops,
-                              .opaque = c,
-                              .name = "cmos"};
-    int err;
+    const struct bus_range range = {LAYOUT_PORT_CMOS, CMOS_PORTS, &cmos_ops, c, "cmos"};
 
     if (!c)
         return -ENOMEM;
-    *c = (struct cmos){
-        .pio = pio, .loop = loop, .irq = irq, .armed_ns = NEVER, .now_ns = host_now};
-    pthread_mutex_init(&c->lock, NULL);
+    *c = (struct cmos){.lock = PTHREAD_MUTEX_INITIALIZER,
+                       .pio = pio,
+                       .loop = loop,
+                       .irq = irq,
+                       .armed_ns = LOOP_NEVER,
+                       .now_ns = host_now};
     c->last_ns = cmos_now(c);
     cmos_power_on(c, low_ram, high_ram);
-
-    c->timer_fd = timerfd_create(CLOCK_REALTIME, TFD_CLOEXEC | TFD_NONBLOCK);
-    if (c->timer_fd < 0) {
-        err = -errno;
-        goto free_cmos;
+    c->timer = loop_add_timer(loop, CLOCK_REALTIME, cmos_timer, c);
+    int err = c->timer < 0 ? c->timer : bus_add(pio, &range);
+    if (err) {
+        loop_close(loop, c->timer);
+        free(c);
+        return err;
     }
-    err = loop_add(loop, c->timer_fd, EPOLLIN, cmos_timer, c);
-    if (err)
-        goto close_timer;
-    err = bus_add(pio, &range);
-    if (err)
-        goto remove_timer;
     *out = c;
     return 0;
-
-remove_timer:
-    loop_remove(loop, c->timer_fd);
-close_timer:
-    close(c->timer_fd);
-free_cmos:
-    pthread_mutex_destroy(&c->lock);
-    free(c);
-    return err;
 }
 
 void cmos_destroy(struct cmos *c)
@@ -541,8 +493,6 @@ void cmos_destroy(struct cmos *c)
     if (!c)
         return;
     bus_remove(c->pio, LAYOUT_PORT_CMOS);
-    loop_remove(c->loop, c->timer_fd);
-    close(c->timer_fd);
-    pthread_mutex_destroy(&c->lock);
+    loop_close(c->loop, c->timer);
     free(c);
 }

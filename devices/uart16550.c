@@ -42,7 +42,6 @@ struct uart {
     uint8_t ier, fcr, lcr, mcr, msr, scr, dll, dlm;
     uint8_t lsr;       /* error bits; the rest follows from the FIFO's state */
     bool thr_empty;    /* its interrupt is pending: not reported by IIR yet */
-    bool level;        /* of the interrupt line */
     bool rx_throttled; /* uart_receive() took less than it was given */
 
     uint8_t fifo[UART_FIFO_SIZE]; /* receiver */
@@ -75,12 +74,8 @@ static uint8_t uart_interrupt(const struct uart *u)
 static void uart_update_irq(struct uart *u)
 {
     bool gate = (u->mcr & (UART_MCR_OUT2 | UART_MCR_LOOP)) == UART_MCR_OUT2;
-    bool level = gate && uart_interrupt(u) != UART_IIR_NO_INT;
 
-    if (level != u->level) {
-        u->level = level;
-        irq_line_set(&u->irq, level);
-    }
+    irq_line_set(&u->irq, gate && uart_interrupt(u) != UART_IIR_NO_INT);
 }
 
 /* ---- receiver ---- */

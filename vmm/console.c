@@ -8,8 +8,9 @@
  * and touches nothing that the loop's thread uses.
  *
  * Job control: a process of the background must neither change the terminal's modes nor read
- * from it, or the kernel stops it (SIGTTOU, SIGTTIN), and the guest with it. In the background
- * the console is deaf, and looks once a second whether it was brought to the foreground.
+ * from it. In the background the console is deaf, and looks once a second whether it was
+ * brought to the foreground. The kernel would stop a process that was sent to the background
+ * just now (SIGTTOU, SIGTTIN), and the guest with it: those signals are ignored.
  *
  * One global: the list of terminals in raw mode. A handler of fatal signals, and atexit(), can
  * be given no argument, and a terminal left raw is a terminal lost to most users.
@@ -26,7 +27,6 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
-#include <sys/timerfd.h>
 #include <termios.h>
 #include <unistd.h>
 
@@ -43,8 +43,8 @@ struct console {
     const struct console_ops *ops;
     void *opaque;
     int in_fd, out_fd;
-    int wake_fd;  /* console_rx_ready() */
-    int timer_fd; /* only in the background */
+    int wake;  /* console_rx_ready() */
+    int timer; /* only in the background, else -1 */
 
     bool file;     /* input is always ready and epoll does not take it: a file, /dev/null */
     bool watching; /* input is in the loop */
@@ -72,25 +72,17 @@ static bool in_background(int fd)
     return foreground > 0 && foreground != getpgrp();
 }
 
-/* With SIGTTOU blocked tcsetattr() goes through even if we lost the foreground just now. */
-static void set_modes(int fd, const struct termios *modes)
+/* In the background the terminal is the shell's, which has set its own modes already. */
+static void restore(const struct console *c)
 {
-    sigset_t ttou, old;
-
-    sigemptyset(&ttou);
-    sigaddset(&ttou, SIGTTOU);
-    pthread_sigmask(SIG_BLOCK, &ttou, &old);
-    tcsetattr(fd, TCSANOW, modes);
-    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    if (!in_background(c->in_fd))
+        tcsetattr(c->in_fd, TCSANOW, &c->modes);
 }
 
-/* In the background the terminal is the shell's, which has set its own modes already. */
 static void restore_all(void)
 {
-    for (struct console *c = atomic_load(&raw_consoles); c; c = c->next) {
-        if (!in_background(c->in_fd))
-            set_modes(c->in_fd, &c->modes);
-    }
+    for (struct console *c = atomic_load(&raw_consoles); c; c = c->next)
+        restore(c);
 }
 
 /* The default action, back in force by SA_RESETHAND, follows when the handler returns. */
@@ -111,6 +103,8 @@ static void install_restore(void)
         if (sigaction(fatal[i], NULL, &old) == 0 && old.sa_handler == SIG_DFL)
             sigaction(fatal[i], &action, NULL);
     }
+    signal(SIGTTIN, SIG_IGN);
+    signal(SIGTTOU, SIG_IGN);
     atexit(restore_all);
 }
 
@@ -137,25 +131,24 @@ static bool take_terminal(struct console *c)
     raw = c->modes;
     cfmakeraw(&raw);
     raw.c_oflag = c->modes.c_oflag;
-    set_modes(c->in_fd, &raw);
+    tcsetattr(c->in_fd, TCSANOW, &raw);
     return true;
 }
 
 static void release_terminal(struct console *c)
 {
-    struct console *at = atomic_load(&raw_consoles);
+    struct console *before = atomic_load(&raw_consoles);
 
     if (!c->raw)
         return;
-    if (!in_background(c->in_fd))
-        set_modes(c->in_fd, &c->modes);
-    if (at == c) {
+    restore(c);
+    if (before == c) {
         atomic_store(&raw_consoles, c->next);
         return;
     }
-    while (at->next != c)
-        at = at->next;
-    at->next = c->next;
+    while (before->next != c)
+        before = before->next;
+    before->next = c->next;
 }
 
 /* ---- input ---- */
@@ -197,33 +190,17 @@ static void deliver(struct console *c)
     c->len -= taken;
 }
 
-/* Reads once. SIGTTIN is blocked meanwhile: in the background read() fails instead. */
-static ssize_t read_input(struct console *c, uint8_t *data, size_t room)
-{
-    sigset_t ttin, old;
-    ssize_t n;
-    int err;
-
-    sigemptyset(&ttin);
-    sigaddset(&ttin, SIGTTIN);
-    pthread_sigmask(SIG_BLOCK, &ttin, &old);
-    n = read(c->in_fd, data, room);
-    err = errno;
-    pthread_sigmask(SIG_SETMASK, &old, NULL);
-    return n < 0 ? -err : n;
-}
-
 static void fill(struct console *c)
 {
-    ssize_t n;
-
     memmove(c->buffer, c->buffer + c->start, c->len);
     c->start = 0;
-    n = read_input(c, c->buffer + c->len, sizeof(c->buffer) - c->len);
+    ssize_t n = read(c->in_fd, c->buffer + c->len, sizeof(c->buffer) - c->len);
+    bool later = n < 0 && (errno == EAGAIN || errno == EINTR ||
+                           (errno == EIO && in_background(c->in_fd)));
     if (n > 0)
         c->len += filter(c, c->buffer + c->len, (size_t)n);
-    else if (n != -EAGAIN && n != -EINTR && !(n == -EIO && in_background(c->in_fd)))
-        c->ended = true;
+    else
+        c->ended = !later;
     deliver(c);
 }
 
@@ -244,33 +221,21 @@ static void timer_expired(void *opaque, uint32_t events)
     struct console *c = opaque;
 
     (void)events;
-    if (take_terminal(c)) {
-        loop_remove(c->loop, c->timer_fd);
-        close(c->timer_fd);
-        c->timer_fd = -1;
-    } else {
-        uint64_t expirations;
-
-        (void)!read(c->timer_fd, &expirations, sizeof(expirations));
-    }
+    loop_close(c->loop, c->timer);
+    c->timer = -1;
+    take_terminal(c);
     watch(c);
 }
 
 static int wait_for_foreground(struct console *c)
 {
-    static const struct itimerspec every_second = {{.tv_sec = 1}, {.tv_sec = 1}};
-    int err;
-
-    c->timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
-    if (c->timer_fd < 0)
-        return -errno;
-    timerfd_settime(c->timer_fd, 0, &every_second, NULL);
-    err = loop_add(c->loop, c->timer_fd, EPOLLIN, timer_expired, c);
-    if (err) {
-        close(c->timer_fd);
-        c->timer_fd = -1;
-    }
-    return err;
+    if (c->timer >= 0)
+        return 0;
+    c->timer = loop_add_timer(c->loop, CLOCK_MONOTONIC, timer_expired, c);
+    if (c->timer < 0)
+        return c->timer;
+    loop_timer_set(c->timer, clock_ns(CLOCK_MONOTONIC) + NS_PER_S);
+    return 0;
 }
 
 /* Puts the input into the loop, or takes it out, as there is room for it and leave to read. */
@@ -280,7 +245,7 @@ static int try_watch(struct console *c)
     bool wanted = !c->ended && !background && c->len < sizeof(c->buffer);
     int err = 0;
 
-    if (background && !c->ended && c->timer_fd < 0)
+    if (background && !c->ended)
         err = wait_for_foreground(c);
     if (err || c->file || wanted == c->watching)
         return err;
@@ -312,10 +277,8 @@ static void watch(struct console *c)
 static void woken(void *opaque, uint32_t events)
 {
     struct console *c = opaque;
-    eventfd_t count;
 
     (void)events;
-    eventfd_read(c->wake_fd, &count);
     deliver(c);
     if (c->file && !c->ended && c->len == 0) {
         fill(c);
@@ -326,7 +289,7 @@ static void woken(void *opaque, uint32_t events)
 
 void console_rx_ready(struct console *c)
 {
-    eventfd_write(c->wake_fd, 1);
+    eventfd_write(c->wake, 1);
 }
 
 /* ---- output ---- */
@@ -366,38 +329,26 @@ int console_create(struct console **out, struct loop *loop, int in_fd, int out_f
                    const struct console_ops *ops, void *opaque)
 {
     struct console *c = calloc(1, sizeof(*c));
-    int err = -ENOMEM;
+    int wake = c ? loop_add_eventfd(loop, woken, c) : -ENOMEM;
 
-    if (!c)
-        goto report;
+    if (wake < 0) {
+        log_error("console", "cannot open console: %s; free some memory or descriptors",
+                  strerror(-wake));
+        free(c);
+        return wake;
+    }
     *c = (struct console){.loop = loop,
                           .ops = ops,
                           .opaque = opaque,
                           .in_fd = in_fd,
                           .out_fd = out_fd,
-                          .timer_fd = -1};
+                          .wake = wake,
+                          .timer = -1};
     signal(SIGPIPE, SIG_IGN);
-    c->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    if (c->wake_fd < 0) {
-        err = -errno;
-        goto free_console;
-    }
-    err = loop_add(loop, c->wake_fd, EPOLLIN, woken, c);
-    if (err)
-        goto close_wake;
     take_terminal(c);
     watch(c);
     *out = c;
     return 0;
-
-close_wake:
-    close(c->wake_fd);
-free_console:
-    free(c);
-report:
-    log_error("console", "cannot open console: %s; free some memory or descriptors",
-              strerror(-err));
-    return err;
 }
 
 void console_destroy(struct console *c)
@@ -406,12 +357,8 @@ void console_destroy(struct console *c)
         return;
     if (c->watching)
         loop_remove(c->loop, c->in_fd);
-    if (c->timer_fd >= 0) {
-        loop_remove(c->loop, c->timer_fd);
-        close(c->timer_fd);
-    }
-    loop_remove(c->loop, c->wake_fd);
-    close(c->wake_fd);
+    loop_close(c->loop, c->timer);
+    loop_close(c->loop, c->wake);
     release_terminal(c);
     free(c);
 }

@@ -8,6 +8,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
+#include <time.h>
 
 #define ARRAY_SIZE(a)                   (sizeof(a) / sizeof((a)[0]))
 #define container_of(ptr, type, member) ((type *)((char *)(ptr)-offsetof(type, member)))
@@ -19,6 +20,8 @@
 #define MIB (1ULL << 20)
 #define GIB (1ULL << 30)
 #define TIB (1ULL << 40)
+
+#define NS_PER_S 1000000000LL
 
 static inline bool is_pow2(uint64_t v)
 {
@@ -95,6 +98,13 @@ static inline void put_le(void *p, unsigned size, uint64_t v)
 {
     v = htole64(v);
     memcpy(p, &v, size <= sizeof(v) ? size : sizeof(v));
+}
+
+static inline int64_t clock_ns(clockid_t clock)
+{
+    struct timespec now;
+    clock_gettime(clock, &now);
+    return now.tv_sec * NS_PER_S + now.tv_nsec;
 }
 
 /* All ones in SIZE bytes: what a read of nothing gives on this architecture. */
