@@ -42,14 +42,12 @@ static const struct bus_ops debugport_ops = {
 int debugport_create(struct debugport **out, struct bus *pio, uint16_t port, struct power power)
 {
     struct debugport *dev = calloc(1, sizeof(*dev));
-    struct bus_range range = {
-        .base = port, .size = 1, .ops = &debugport_ops, .opaque = dev, .name = "debug-exit"};
-    int err;
+    const struct bus_range range = {port, 1, &debugport_ops, dev, "debug-exit"};
 
     if (!dev)
         return -ENOMEM;
     *dev = (struct debugport){.pio = pio, .port = port, .power = power};
-    err = bus_add(pio, &range);
+    int err = bus_add(pio, &range);
     if (err) {
         free(dev);
         return err;

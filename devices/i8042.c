@@ -21,11 +21,10 @@
 
 #include "vmm/bus.h"
 #include "vmm/layout.h"
-#include "vmm/util.h"
 
-/* Offsets from LAYOUT_PORT_I8042. Port 0x61 in between is the PIT's, and in the kernel. */
-enum { I8042_DATA = 0, I8042_STATUS = 4 };
-
+/* Status when read, commands when written. The data port 0x60 needs no device: a port of nobody
+ * reads all ones and swallows what is written. */
+#define I8042_STATUS    (LAYOUT_PORT_I8042 + 4)
 #define I8042_CMD_RESET 0xfe /* pulse output bit 0, the CPU's reset */
 
 /* Reset control: 0 to 1 of RST_CPU resets, of the kind that SYS_RST and FULL_RST choose; the
@@ -45,21 +44,6 @@ static void i8042_reset_machine(struct i8042 *dev)
     dev->power.ops->reset(dev->power.opaque);
 }
 
-static uint64_t i8042_read_data(void *opaque, uint64_t offset, unsigned size)
-{
-    (void)opaque;
-    (void)offset;
-    return all_ones(size);
-}
-
-static void i8042_write_data(void *opaque, uint64_t offset, unsigned size, uint64_t value)
-{
-    (void)opaque;
-    (void)offset;
-    (void)size;
-    (void)value;
-}
-
 static uint64_t i8042_read_status(void *opaque, uint64_t offset, unsigned size)
 {
     (void)opaque;
@@ -76,11 +60,7 @@ static void i8042_write_command(void *opaque, uint64_t offset, unsigned size, ui
         i8042_reset_machine(opaque);
 }
 
-static const struct bus_ops i8042_data_ops = {
-    .read = i8042_read_data,
-    .write = i8042_write_data,
-};
-static const struct bus_ops i8042_status_ops = {
+static const struct bus_ops i8042_ops = {
     .read = i8042_read_status,
     .write = i8042_write_command,
 };
@@ -107,43 +87,25 @@ void i8042_reset_control_write(void *dev, uint8_t value)
 int i8042_create(struct i8042 **out, struct bus *pio, struct power power)
 {
     struct i8042 *dev = calloc(1, sizeof(*dev));
-    struct bus_range data = {.base = LAYOUT_PORT_I8042 + I8042_DATA,
-                             .size = 1,
-                             .ops = &i8042_data_ops,
-                             .opaque = dev,
-                             .name = "i8042-data"};
-    struct bus_range status = {.base = LAYOUT_PORT_I8042 + I8042_STATUS,
-                               .size = 1,
-                               .ops = &i8042_status_ops,
-                               .opaque = dev,
-                               .name = "i8042-status"};
-    int err = -ENOMEM;
+    const struct bus_range range = {I8042_STATUS, 1, &i8042_ops, dev, "i8042"};
 
     if (!dev)
-        return err;
+        return -ENOMEM;
     dev->pio = pio;
     dev->power = power;
-    err = bus_add(pio, &data);
-    if (err)
-        goto free_dev;
-    err = bus_add(pio, &status);
-    if (err)
-        goto remove_data;
+    int err = bus_add(pio, &range);
+    if (err) {
+        free(dev);
+        return err;
+    }
     *out = dev;
     return 0;
-
-remove_data:
-    bus_remove(pio, data.base);
-free_dev:
-    free(dev);
-    return err;
 }
 
 void i8042_destroy(struct i8042 *dev)
 {
     if (!dev)
         return;
-    bus_remove(dev->pio, LAYOUT_PORT_I8042 + I8042_STATUS);
-    bus_remove(dev->pio, LAYOUT_PORT_I8042 + I8042_DATA);
+    bus_remove(dev->pio, I8042_STATUS);
     free(dev);
 }

@@ -70,7 +70,7 @@ struct pci_bus {
     struct pci_dev *dev[PCI_SLOTS * 8];
     struct bus *pio;
     struct bus *mmio;
-    uint32_t config_address; /* the CF8 latch */
+    _Atomic uint32_t config_address; /* the CF8 latch */
     /* MMIO above 4 GiB that BARs may lie in: set by the machine before the guest runs. Below
      * 4 GiB it is LAYOUT_MMIO32; ports are LAYOUT_PORT_BARS. A guest may still put a BAR
      * anywhere that is free. */

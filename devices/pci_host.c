@@ -10,7 +10,7 @@
  * answers at CF9 (i8042.c implements it). Left out: AMD's extended CF8 (register bits 11:8 in
  * bits 27:24), which guests with ECAM do not need; CF8 configuration mechanism #2.
  *
- * vCPU threads call in; the bus's lock protects the latch.
+ * vCPU threads call in. The latch is atomic: there is no lock here.
  */
 #include "devices/pci.h"
 
@@ -34,30 +34,15 @@
 #define HOST_BRIDGE_DEVICE    0x0e00
 #define HOST_BRIDGE_CLASS_REV 0x06000004 /* bridge, host */
 
-static uint32_t latch_read(struct pci_bus *bus)
-{
-    pthread_mutex_lock(&bus->lock);
-    uint32_t value = bus->config_address;
-    pthread_mutex_unlock(&bus->lock);
-    return value;
-}
-
-static void latch_write(struct pci_bus *bus, uint32_t value)
-{
-    pthread_mutex_lock(&bus->lock);
-    bus->config_address = value;
-    pthread_mutex_unlock(&bus->lock);
-}
-
 static uint64_t ports_read(void *opaque, uint64_t offset, unsigned size)
 {
     struct pci_bus *bus = opaque;
 
     if (offset == CONFIG_ADDRESS && size == 4)
-        return latch_read(bus);
+        return bus->config_address;
     if (offset == RESET_CONTROL && size == 1 && bus->reset_read)
         return bus->reset_read(bus->reset_opaque);
-    uint32_t address = latch_read(bus);
+    uint32_t address = bus->config_address;
     if (offset < CONFIG_DATA || !(address & CONFIG_ENABLE))
         return all_ones(size);
     return pci_bus_config_read(bus, address >> 8 & 0xffff,
@@ -69,12 +54,12 @@ static void ports_write(void *opaque, uint64_t offset, unsigned size, uint64_t v
     struct pci_bus *bus = opaque;
 
     if (offset == CONFIG_ADDRESS && size == 4)
-        latch_write(bus, (uint32_t)value);
+        bus->config_address = (uint32_t)value;
     else if (offset == RESET_CONTROL && size == 1 && bus->reset_write)
         bus->reset_write(bus->reset_opaque, (uint8_t)value);
     if (offset < CONFIG_DATA)
         return;
-    uint32_t address = latch_read(bus);
+    uint32_t address = bus->config_address;
     if (address & CONFIG_ENABLE)
         pci_bus_config_write(bus, address >> 8 & 0xffff,
                              (address & 0xfc) + (unsigned)(offset - CONFIG_DATA), size,
@@ -115,28 +100,19 @@ int pci_bus_init(struct pci_bus *bus, struct bus *pio, struct bus *mmio)
     const struct bus_range ports = {LAYOUT_PORT_PCI, 8, &ports_ops, bus, "pci-config"};
     const struct bus_range ecam = {LAYOUT_ECAM, LAYOUT_ECAM_SIZE, &ecam_ops, bus, "pci-ecam"};
 
-    memset(bus, 0, sizeof(*bus));
-    bus->pio = pio;
-    bus->mmio = mmio;
-    int err = -pthread_mutex_init(&bus->lock, NULL);
+    *bus = (struct pci_bus){.lock = PTHREAD_MUTEX_INITIALIZER, .pio = pio, .mmio = mmio};
+    int err = bus_add(pio, &ports);
     if (err)
         return err;
-    err = bus_add(pio, &ports);
-    if (err)
-        goto destroy_lock;
     err = bus_add(mmio, &ecam);
-    if (err)
-        goto remove_ports;
+    if (err) {
+        bus_remove(pio, LAYOUT_PORT_PCI);
+        return err;
+    }
     pci_dev_init(&bus->host_bridge, &host_bridge_ops, "host bridge");
     pci_dev_set_id(&bus->host_bridge, HOST_BRIDGE_VENDOR, HOST_BRIDGE_DEVICE,
                    HOST_BRIDGE_CLASS_REV);
     return pci_bus_add(bus, &bus->host_bridge, PCI_DEVFN(0, 0));
-
-remove_ports:
-    bus_remove(pio, LAYOUT_PORT_PCI);
-destroy_lock:
-    pthread_mutex_destroy(&bus->lock);
-    return err;
 }
 
 void pci_bus_fini(struct pci_bus *bus)
@@ -144,7 +120,6 @@ void pci_bus_fini(struct pci_bus *bus)
     pci_bus_remove(bus, &bus->host_bridge);
     bus_remove(bus->mmio, LAYOUT_ECAM);
     bus_remove(bus->pio, LAYOUT_PORT_PCI);
-    pthread_mutex_destroy(&bus->lock);
 }
 
 void pci_bus_set_reset_hook(struct pci_bus *bus, uint8_t (*read)(void *opaque),

@@ -342,18 +342,19 @@ int uart_create(struct uart **out, struct bus *pio, uint16_t port, struct irq_li
                 uart_tx_fn *tx, void *opaque)
 {
     struct uart *u = calloc(1, sizeof(*u));
-    struct bus_range range = {
-        .base = port, .size = UART_PORTS, .ops = &uart_ops, .opaque = u, .name = "uart"};
-    int err;
+    const struct bus_range range = {port, UART_PORTS, &uart_ops, u, "uart"};
 
     if (!u)
         return -ENOMEM;
-    *u = (struct uart){.pio = pio, .port = port, .irq = irq, .tx = tx, .tx_opaque = opaque};
-    pthread_mutex_init(&u->lock, NULL);
+    *u = (struct uart){.lock = PTHREAD_MUTEX_INITIALIZER,
+                       .pio = pio,
+                       .port = port,
+                       .irq = irq,
+                       .tx = tx,
+                       .tx_opaque = opaque};
     uart_reset(u);
-    err = bus_add(pio, &range);
+    int err = bus_add(pio, &range);
     if (err) {
-        pthread_mutex_destroy(&u->lock);
         free(u);
         return err;
     }
@@ -366,7 +367,6 @@ void uart_destroy(struct uart *u)
     if (!u)
         return;
     bus_remove(u->pio, u->port);
-    pthread_mutex_destroy(&u->lock);
     free(u);
 }
 
