@@ -41,6 +41,7 @@ _Static_assert(LAYOUT_IOAPIC == 0xfec00000, "KVM's IOAPIC cannot be moved");
 
 enum { LIMIT_SLOTS, LIMIT_ROUTES, LIMIT_VCPUS, LIMITS };
 
+/* What the start does not call itself; a call that KVM does not have says so then. */
 static const struct requirement {
     int cap;
     int minimum;
@@ -50,18 +51,12 @@ static const struct requirement {
     [LIMIT_SLOTS] = {KVM_CAP_NR_MEMSLOTS, 32, "NR_MEMSLOTS", "RAM and devices' memory"},
     [LIMIT_ROUTES] = {KVM_CAP_IRQ_ROUTING, 256, "IRQ_ROUTING", "message-signalled interrupts"},
     [LIMIT_VCPUS] = {KVM_CAP_MAX_VCPUS, 1, "MAX_VCPUS", "virtual CPUs"},
-    {KVM_CAP_IRQCHIP, 1, "IRQCHIP", "interrupt controllers in the kernel"},
-    {KVM_CAP_PIT2, 1, "PIT2", "the timer that guests calibrate their clocks with"},
-    {KVM_CAP_REINJECT_CONTROL, 1, "REINJECT_CONTROL", "a timer that drops late ticks"},
-    {KVM_CAP_SET_TSS_ADDR, 1, "SET_TSS_ADDR", "real mode on Intel processors"},
-    {KVM_CAP_EXT_CPUID, 1, "EXT_CPUID", "choosing what the guest sees in CPUID"},
     {KVM_CAP_MP_STATE, 1, "MP_STATE", "guest resets with several CPUs"},
     {KVM_CAP_VCPU_EVENTS, 1, "VCPU_EVENTS", "guest resets"},
     {KVM_CAP_IRQFD_RESAMPLE, 1, "IRQFD_RESAMPLE", "interrupts of passed-through devices"},
     {KVM_CAP_IMMEDIATE_EXIT, 1, "IMMEDIATE_EXIT", "stopping virtual CPUs without a race"},
 };
 
-/* Inputs 0-15 at the PIC but 2, its cascade; 0-23 at the IOAPIC but 2, which gets input 0. */
 #define FIXED_ROUTES (15 + LAYOUT_GSI_COUNT - 1)
 
 struct kvm {
@@ -73,11 +68,10 @@ struct kvm {
     struct kvm_cpuid2 *cpuid;
 
     pthread_mutex_t lock;
-    bool *slot_used;
-    unsigned slots; /* room in slot_used */
-    /* As KVM takes it: the fixed routes, then those to MSIs, sorted by gsi. */
+    bool *slot_used; /* limit[LIMIT_SLOTS] of them */
+    /* As KVM takes it: the fixed routes, then those to MSIs, sorted by gsi; room for
+     * limit[LIMIT_ROUTES]. */
     struct kvm_irq_routing *routing;
-    unsigned routes_room;
 };
 
 static struct kvm *from_hv(struct hv *hv)
@@ -96,38 +90,6 @@ static int call_number(int fd, unsigned long request, unsigned long arg)
 {
     int ret = ioctl(fd, request, arg);
     return ret < 0 ? -errno : ret;
-}
-
-/* ARRAY moved to where there is room for WANT members behind HEAD bytes, *ROOM as it is then;
- * new ones are zero. NULL: out of memory, nothing has changed. */
-static void *grow(void *array, unsigned *room, unsigned want, size_t head, size_t member)
-{
-    if (want <= *room)
-        return array;
-    unsigned more = MAX(want, 2 * *room);
-    char *p = realloc(array, head + more * member);
-    if (!p)
-        return NULL;
-    memset(p + head + *room * member, 0, (more - *room) * member);
-    *room = more;
-    return p;
-}
-
-static bool grow_slots(struct kvm *kvm, unsigned want)
-{
-    void *p = grow(kvm->slot_used, &kvm->slots, want, 0, sizeof(bool));
-    if (p)
-        kvm->slot_used = p;
-    return p;
-}
-
-static bool grow_routes(struct kvm *kvm, unsigned want)
-{
-    void *p = grow(kvm->routing, &kvm->routes_room, want, sizeof(*kvm->routing),
-                   sizeof(kvm->routing->entries[0]));
-    if (p)
-        kvm->routing = p;
-    return p;
 }
 
 /* ---- start ---- */
@@ -180,21 +142,56 @@ static int check_host(struct kvm *kvm, unsigned cpus)
     return 0;
 }
 
-static int get_cpuid(struct kvm *kvm)
+/* Inputs 0-15 at the PIC but 2, its cascade; 0-23 at the IOAPIC but 2, which gets input 0: the
+ * PIT always raises input 0, which the tables given to the guest (an interrupt source override
+ * in the MADT) place at the IOAPIC's pin 2, as on every PC. KVM's own default is pin 0; a PC's
+ * wiring has to be in place before the guest looks. */
+static void set_fixed_routes(struct kvm_irq_routing *routing)
 {
+    struct kvm_irq_routing_entry *e = routing->entries;
+    for (uint32_t gsi = 0; gsi < LAYOUT_GSI_COUNT; gsi++) {
+        if (gsi == 2)
+            continue;
+        if (gsi < 16) {
+            *e++ = (struct kvm_irq_routing_entry){
+                .gsi = gsi,
+                .type = KVM_IRQ_ROUTING_IRQCHIP,
+                .u.irqchip = {gsi < 8 ? KVM_IRQCHIP_PIC_MASTER : KVM_IRQCHIP_PIC_SLAVE,
+                              gsi % 8},
+            };
+        }
+        *e++ = (struct kvm_irq_routing_entry){
+            .gsi = gsi,
+            .type = KVM_IRQ_ROUTING_IRQCHIP,
+            .u.irqchip = {KVM_IRQCHIP_IOAPIC, gsi == LAYOUT_GSI_PIT ? 2 : gsi},
+        };
+    }
+    routing->nr = FIXED_ROUTES;
+}
+
+/* The tables, as large as they can become: what is not used of them takes no memory. */
+static int allocate(struct kvm *kvm)
+{
+    kvm->slot_used = calloc(kvm->limit[LIMIT_SLOTS], sizeof(bool));
+    kvm->routing = calloc(1, sizeof(*kvm->routing) +
+                                 kvm->limit[LIMIT_ROUTES] * sizeof(kvm->routing->entries[0]));
     kvm->cpuid =
-        calloc(1, sizeof(*kvm->cpuid) + CPUID_ENTRIES_MAX * sizeof(struct kvm_cpuid_entry2));
-    if (!kvm->cpuid)
+        calloc(1, sizeof(*kvm->cpuid) + CPUID_ENTRIES_MAX * sizeof(kvm->cpuid->entries[0]));
+    if (!kvm->slot_used || !kvm->routing || !kvm->cpuid)
         return -ENOMEM;
+    set_fixed_routes(kvm->routing);
     kvm->cpuid->nent = CPUID_ENTRIES_MAX;
-    return call(kvm->dev_fd, KVM_GET_SUPPORTED_CPUID, kvm->cpuid);
+    return 0;
 }
 
 static int create_vm(struct kvm *kvm)
 {
-    const char *what = "create a virtual machine";
-    kvm->vm_fd = call_number(kvm->dev_fd, KVM_CREATE_VM, 0);
-    int err = kvm->vm_fd;
+    const char *what = "allocate its tables";
+    int err = allocate(kvm);
+    if (err >= 0) {
+        what = "create a virtual machine";
+        err = kvm->vm_fd = call_number(kvm->dev_fd, KVM_CREATE_VM, 0);
+    }
     if (err >= 0) {
         what = "place the TSS";
         err = call_number(kvm->vm_fd, KVM_SET_TSS_ADDR, LAYOUT_TSS);
@@ -206,7 +203,7 @@ static int create_vm(struct kvm *kvm)
     }
     if (err >= 0) {
         what = "get the host's CPUID";
-        err = get_cpuid(kvm);
+        err = call(kvm->dev_fd, KVM_GET_SUPPORTED_CPUID, kvm->cpuid);
     }
     if (err >= 0)
         return 0;
@@ -285,36 +282,6 @@ unsigned kvm_run_size(const struct kvm *kvm)
 
 /* ---- interrupt controllers ---- */
 
-/* The PIT always raises input 0, which the tables given to the guest (an interrupt source
- * override in the MADT) place at the IOAPIC's pin 2, as on every PC. KVM's own default is pin
- * 0; a PC's wiring has to be in place before the guest looks. */
-static int set_fixed_routes(struct kvm *kvm)
-{
-    if (!grow_routes(kvm, FIXED_ROUTES))
-        return -ENOMEM;
-    struct kvm_irq_routing_entry *e = kvm->routing->entries;
-    for (uint32_t gsi = 0; gsi < LAYOUT_GSI_COUNT; gsi++) {
-        if (gsi == 2)
-            continue;
-        if (gsi < 16) {
-            *e++ = (struct kvm_irq_routing_entry){
-                .gsi = gsi,
-                .type = KVM_IRQ_ROUTING_IRQCHIP,
-                .u.irqchip = {gsi < 8 ? KVM_IRQCHIP_PIC_MASTER : KVM_IRQCHIP_PIC_SLAVE,
-                              gsi % 8},
-            };
-        }
-        *e++ = (struct kvm_irq_routing_entry){
-            .gsi = gsi,
-            .type = KVM_IRQ_ROUTING_IRQCHIP,
-            .u.irqchip = {KVM_IRQCHIP_IOAPIC, gsi == LAYOUT_GSI_PIT ? 2 : gsi},
-        };
-    }
-    kvm->routing->nr = FIXED_ROUTES;
-    kvm->routing->flags = 0;
-    return call(kvm->vm_fd, KVM_SET_GSI_ROUTING, kvm->routing);
-}
-
 int kvm_create_irqchip(struct kvm *kvm)
 {
     const struct kvm_pit_config pit = {.flags = KVM_PIT_SPEAKER_DUMMY}; /* port 0x61 too */
@@ -322,22 +289,25 @@ int kvm_create_irqchip(struct kvm *kvm)
      * deliver it later, keeps a guest that is slower than its ticks busy with them for ever,
      * and forbids AMD's AVIC. */
     const struct kvm_reinject_control reinject = {.pit_reinject = 0};
-    const char *what = "create the interrupt controllers";
-    int err = call_number(kvm->vm_fd, KVM_CREATE_IRQCHIP, 0);
-    if (!err) {
-        what = "route the interrupts";
-        err = set_fixed_routes(kvm);
+    const struct {
+        unsigned long request;
+        const void *arg;
+        const char *what;
+    } step[] = {
+        {KVM_CREATE_IRQCHIP, NULL, "create the interrupt controllers"},
+        {KVM_SET_GSI_ROUTING, kvm->routing, "route the interrupts"},
+        {KVM_CREATE_PIT2, &pit, "create the timer (PIT)"},
+        {KVM_REINJECT_CONTROL, &reinject, "make the timer drop late ticks"},
+    };
+    for (size_t i = 0; i < ARRAY_SIZE(step); i++) {
+        int err = call(kvm->vm_fd, step[i].request, step[i].arg);
+        if (err) {
+            log_error(KVM_NODE, "cannot %s: %s; see the kernel's log (dmesg)", step[i].what,
+                      strerror(-err));
+            return err;
+        }
     }
-    if (!err) {
-        what = "create the timer (PIT)";
-        err = call(kvm->vm_fd, KVM_CREATE_PIT2, &pit);
-    }
-    if (!err)
-        err = call(kvm->vm_fd, KVM_REINJECT_CONTROL, &reinject);
-    if (err)
-        log_error(KVM_NODE, "cannot %s: %s; see the kernel's log (dmesg)", what,
-                  strerror(-err));
-    return err;
+    return 0;
 }
 
 /* Every register zero, but the inputs whose trigger mode the chipset lets nobody choose: 0, 1
@@ -401,27 +371,20 @@ static int set_slot(const struct kvm *kvm, unsigned slot, uint64_t gpa, const vo
     return call(kvm->vm_fd, KVM_SET_USER_MEMORY_REGION, &region);
 }
 
-static int add_slot_locked(struct kvm *kvm, uint64_t gpa, void *hva, uint64_t size)
-{
-    unsigned slot = 0;
-    while (slot < kvm->slots && kvm->slot_used[slot])
-        slot++;
-    if (slot >= kvm->limit[LIMIT_SLOTS])
-        return -ENOSPC;
-    if (!grow_slots(kvm, slot + 1))
-        return -ENOMEM;
-    int err = set_slot(kvm, slot, gpa, hva, size);
-    if (err)
-        return err;
-    kvm->slot_used[slot] = true;
-    return (int)slot;
-}
-
 static int slot_add(struct hv *hv, uint64_t gpa, void *hva, uint64_t size)
 {
     struct kvm *kvm = from_hv(hv);
+    unsigned slot = 0;
+    int ret = -ENOSPC;
     pthread_mutex_lock(&kvm->lock);
-    int ret = add_slot_locked(kvm, gpa, hva, size);
+    while (slot < kvm->limit[LIMIT_SLOTS] && kvm->slot_used[slot])
+        slot++;
+    if (slot < kvm->limit[LIMIT_SLOTS])
+        ret = set_slot(kvm, slot, gpa, hva, size);
+    if (!ret) {
+        kvm->slot_used[slot] = true;
+        ret = (int)slot;
+    }
     pthread_mutex_unlock(&kvm->lock);
     return ret;
 }
@@ -431,7 +394,7 @@ static int slot_remove(struct hv *hv, int slot)
     struct kvm *kvm = from_hv(hv);
     int err = -ENOENT;
     pthread_mutex_lock(&kvm->lock);
-    if (slot >= 0 && (unsigned)slot < kvm->slots && kvm->slot_used[slot]) {
+    if (slot >= 0 && (unsigned)slot < kvm->limit[LIMIT_SLOTS] && kvm->slot_used[slot]) {
         err = set_slot(kvm, (unsigned)slot, 0, NULL, 0);
         kvm->slot_used[slot] = err != 0;
     }
@@ -464,11 +427,8 @@ static int add_route_locked(struct kvm *kvm, const struct hv_msi *msi)
     struct kvm_irq_routing *r = kvm->routing;
     uint32_t at = FIXED_ROUTES;
 
-    if (!r || r->nr >= kvm->limit[LIMIT_ROUTES])
+    if (r->nr >= kvm->limit[LIMIT_ROUTES])
         return -ENOSPC;
-    if (!grow_routes(kvm, r->nr + 1))
-        return -ENOMEM;
-    r = kvm->routing;
     while (at < r->nr && r->entries[at].gsi == LAYOUT_GSI_COUNT + at - FIXED_ROUTES)
         at++;
     struct kvm_irq_routing_entry *e = &r->entries[at];
@@ -496,7 +456,7 @@ static int route_add(struct hv *hv, const struct hv_msi *msi)
 static struct kvm_irq_routing_entry *find_route(struct kvm *kvm, uint32_t gsi)
 {
     struct kvm_irq_routing *r = kvm->routing;
-    for (uint32_t i = FIXED_ROUTES; r && i < r->nr; i++) {
+    for (uint32_t i = FIXED_ROUTES; i < r->nr; i++) {
         if (r->entries[i].gsi == gsi)
             return &r->entries[i];
     }
@@ -504,27 +464,20 @@ static struct kvm_irq_routing_entry *find_route(struct kvm *kvm, uint32_t gsi)
 }
 
 /* A change costs an SRCU grace period in the kernel; guests write the same message often. */
-static int update_route_locked(struct kvm *kvm, uint32_t gsi, const struct hv_msi *msi)
-{
-    struct kvm_irq_routing_entry *e = find_route(kvm, gsi);
-    if (!e)
-        return -ENOENT;
-    const struct kvm_irq_routing_entry old = *e;
-    set_msi(e, gsi, msi);
-    if (old.u.msi.address_lo == e->u.msi.address_lo &&
-        old.u.msi.address_hi == e->u.msi.address_hi && old.u.msi.data == e->u.msi.data)
-        return 0;
-    int err = call(kvm->vm_fd, KVM_SET_GSI_ROUTING, kvm->routing);
-    if (err)
-        *e = old;
-    return err;
-}
-
 static int route_update(struct hv *hv, uint32_t gsi, const struct hv_msi *msi)
 {
     struct kvm *kvm = from_hv(hv);
+    int err = -ENOENT;
     pthread_mutex_lock(&kvm->lock);
-    int err = update_route_locked(kvm, gsi, msi);
+    struct kvm_irq_routing_entry *e = find_route(kvm, gsi);
+    if (e) {
+        const struct kvm_irq_routing_entry old = *e;
+        set_msi(e, gsi, msi);
+        bool same = !memcmp(&e->u.msi, &old.u.msi, sizeof(old.u.msi));
+        err = same ? 0 : call(kvm->vm_fd, KVM_SET_GSI_ROUTING, kvm->routing);
+        if (err)
+            *e = old;
+    }
     pthread_mutex_unlock(&kvm->lock);
     return err;
 }
