@@ -27,10 +27,8 @@ struct acpi_device {
 };
 
 struct acpi_config {
-    unsigned cpus; /* APIC id = index */
-    uint32_t mmio32_base, mmio32_size;
+    unsigned cpus;                     /* APIC id = index */
     uint64_t mmio64_base, mmio64_size; /* size 0: none */
-    uint16_t pio_base, pio_size;       /* window for I/O BARs */
     const struct acpi_device *device;
     unsigned devices;
 };

@@ -45,6 +45,10 @@ struct boot_config {
  */
 int boot_load(const struct boot_config *config, struct mem *mem, struct boot_entry *entry);
 
+/* The first SIZE bytes of the file FD to TO; WHAT is its role in messages. 0, or -EIO or what
+ * the system says after logging one line. */
+int boot_read(const char *name, const char *what, int fd, void *to, uint64_t size);
+
 /* The map given to the guest: RAM without the legacy hole; ECAM and the platform devices' areas
  * reserved. Returns the number of entries written to MAP. */
 unsigned boot_e820(const struct mem *mem, struct e820_entry map[E820_MAX]);

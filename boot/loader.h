@@ -27,6 +27,9 @@ int elf_load(const struct boot_config *config, const struct mem *mem, struct boo
 int flat_load(const struct boot_config *config, const struct mem *mem,
               struct boot_entry *entry);
 
+/* Logs that the kernel cannot be loaded, WHY, and what to GIVE instead. -ENOEXEC. */
+int boot_refuse(const struct boot_config *config, const char *why, const char *give);
+
 /* foreign.c: 0, or -ENOEXEC when the file is of a known kind that cannot be booted. */
 int foreign_refuse(const struct boot_config *config);
 /* Whether the file carries a Multiboot or Multiboot2 header with a right checksum. */

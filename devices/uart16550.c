@@ -34,10 +34,8 @@ struct uart {
     struct bus *pio;
     uint16_t port;
     struct irq_line irq;
-    uart_tx_fn *tx;
-    void *tx_opaque;
-    void (*rx_ready)(void *opaque);
-    void *rx_opaque;
+    const struct uart_ops *ops;
+    void *opaque;
 
     uint8_t ier, fcr, lcr, mcr, msr, scr, dll, dlm;
     uint8_t lsr;       /* error bits; the rest follows from the FIFO's state */
@@ -175,7 +173,7 @@ static void uart_write_thr(struct uart *u, uint8_t byte)
     if (u->mcr & UART_MCR_LOOP)
         uart_rx_push(u, byte);
     else
-        u->tx(u->tx_opaque, &byte, 1);
+        u->ops->tx(u->opaque, &byte, 1);
     u->thr_empty = true;
 }
 
@@ -293,8 +291,8 @@ static void uart_unlock(struct uart *u)
         u->rx_throttled = false;
     uart_update_irq(u);
     pthread_mutex_unlock(&u->lock);
-    if (ready && u->rx_ready)
-        u->rx_ready(u->rx_opaque);
+    if (ready)
+        u->ops->rx_ready(u->opaque);
 }
 
 static uint64_t uart_read(void *opaque, uint64_t offset, unsigned size)
@@ -319,7 +317,7 @@ static void uart_write(void *opaque, uint64_t offset, unsigned size, uint64_t va
     uart_unlock(u);
 }
 
-static const struct bus_ops uart_ops = {
+static const struct bus_ops uart_bus_ops = {
     .read = uart_read,
     .write = uart_write,
 };
@@ -339,10 +337,10 @@ void uart_reset(struct uart *u)
 }
 
 int uart_create(struct uart **out, struct bus *pio, uint16_t port, struct irq_line irq,
-                uart_tx_fn *tx, void *opaque)
+                const struct uart_ops *ops, void *opaque)
 {
     struct uart *u = calloc(1, sizeof(*u));
-    const struct bus_range range = {port, UART_PORTS, &uart_ops, u, "uart"};
+    const struct bus_range range = {port, UART_PORTS, &uart_bus_ops, u, "uart"};
 
     if (!u)
         return -ENOMEM;
@@ -350,8 +348,8 @@ int uart_create(struct uart **out, struct bus *pio, uint16_t port, struct irq_li
                        .pio = pio,
                        .port = port,
                        .irq = irq,
-                       .tx = tx,
-                       .tx_opaque = opaque};
+                       .ops = ops,
+                       .opaque = opaque};
     uart_reset(u);
     int err = bus_add(pio, &range);
     if (err) {
@@ -368,12 +366,4 @@ void uart_destroy(struct uart *u)
         return;
     bus_remove(u->pio, u->port);
     free(u);
-}
-
-void uart_set_rx_ready(struct uart *u, void (*rx_ready)(void *opaque), void *opaque)
-{
-    pthread_mutex_lock(&u->lock);
-    u->rx_ready = rx_ready;
-    u->rx_opaque = opaque;
-    pthread_mutex_unlock(&u->lock);
 }
