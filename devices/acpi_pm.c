@@ -116,11 +116,9 @@ static void pm_timer(void *opaque, uint32_t events)
 
 bool acpi_pm_power_button(struct acpi_pm *pm)
 {
-    bool enabled;
-
     pthread_mutex_lock(&pm->lock);
     pm->sts |= PM1_PWRBTN;
-    enabled = pm->en & PM1_PWRBTN;
+    bool enabled = pm->en & PM1_PWRBTN;
     pm_follow(pm);
     pthread_mutex_unlock(&pm->lock);
     return enabled;
@@ -184,10 +182,7 @@ static void pm_write(void *opaque, uint64_t offset, unsigned size, uint64_t valu
         pm->power.ops->poweroff(pm->power.opaque);
 }
 
-static const struct bus_ops pm_ops = {
-    .read = pm_read,
-    .write = pm_write,
-};
+static const struct bus_ops pm_ops = {.read = pm_read, .write = pm_write};
 
 /* ---- life ---- */
 

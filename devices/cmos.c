@@ -151,10 +151,9 @@ static void load_time(struct cmos *c, int64_t now)
 {
     time_t second = guest_second(c, now);
     struct tm tm;
-    int year;
 
     gmtime_r(&second, &tm);
-    year = tm.tm_year + 1900;
+    int year = tm.tm_year + 1900;
     c->ram[RTC_SECONDS] = encode(c, tm.tm_sec);
     c->ram[RTC_MINUTES] = encode(c, tm.tm_min);
     c->ram[RTC_HOURS] = encode_hours(c, tm.tm_hour);
@@ -326,11 +325,10 @@ static void cmos_timer(void *opaque, uint32_t events)
 static uint8_t cmos_read_register(struct cmos *c, unsigned reg)
 {
     bool set = c->ram[RTC_REG_B] & REG_B_SET;
-    uint8_t value;
 
     if (is_time(reg) && !set)
         load_time(c, c->last_ns);
-    value = c->ram[reg];
+    uint8_t value = c->ram[reg];
     if (reg == RTC_REG_A && !set && c->last_ns % NS_PER_S >= NS_PER_S - UIP_BEFORE)
         value |= REG_A_UIP;
     if (reg == RTC_REG_C)
@@ -356,23 +354,15 @@ static void cmos_write_register(struct cmos *c, unsigned reg, uint8_t value)
 {
     bool set = c->ram[RTC_REG_B] & REG_B_SET;
 
-    switch (reg) {
-    case RTC_REG_A:
-        c->ram[reg] = value & (uint8_t)~REG_A_UIP;
-        break;
-    case RTC_REG_B:
-        write_reg_b(c, value);
-        break;
-    case RTC_REG_C:
-    case RTC_REG_D:
-        break;
-    default:
-        if (is_time(reg) && !set)
-            load_time(c, c->last_ns);
-        c->ram[reg] = value;
-        if (is_time(reg) && !set)
-            store_time(c);
-    }
+    if (reg == RTC_REG_C || reg == RTC_REG_D)
+        return; /* for reading */
+    if (reg == RTC_REG_B)
+        return write_reg_b(c, value);
+    if (is_time(reg) && !set)
+        load_time(c, c->last_ns);
+    c->ram[reg] = reg == RTC_REG_A ? value & (uint8_t)~REG_A_UIP : value;
+    if (is_time(reg) && !set)
+        store_time(c);
 }
 
 static uint64_t cmos_read(void *opaque, uint64_t offset, unsigned size)
@@ -410,10 +400,7 @@ static void cmos_write(void *opaque, uint64_t offset, unsigned size, uint64_t va
     pthread_mutex_unlock(&c->lock);
 }
 
-static const struct bus_ops cmos_ops = {
-    .read = cmos_read,
-    .write = cmos_write,
-};
+static const struct bus_ops cmos_ops = {.read = cmos_read, .write = cmos_write};
 
 /* ---- life ---- */
 

@@ -34,10 +34,7 @@ static void debugport_write(void *opaque, uint64_t offset, unsigned size, uint64
     dev->power.ops->debug_exit(dev->power.opaque, (unsigned)value);
 }
 
-static const struct bus_ops debugport_ops = {
-    .read = debugport_read,
-    .write = debugport_write,
-};
+static const struct bus_ops debugport_ops = {.read = debugport_read, .write = debugport_write};
 
 int debugport_create(struct debugport **out, struct bus *pio, uint16_t port, struct power power)
 {

@@ -60,10 +60,8 @@ static void i8042_write_command(void *opaque, uint64_t offset, unsigned size, ui
         i8042_reset_machine(opaque);
 }
 
-static const struct bus_ops i8042_ops = {
-    .read = i8042_read_status,
-    .write = i8042_write_command,
-};
+static const struct bus_ops i8042_ops = {.read = i8042_read_status,
+                                         .write = i8042_write_command};
 
 uint8_t i8042_reset_control_read(void *dev)
 {

@@ -421,15 +421,11 @@ uint64_t msix_pba_read(const struct msi *msi, uint32_t offset, unsigned size)
 
 void msi_signal(struct msi *msi, unsigned vector)
 {
-    const uint64_t one = 1;
-
     if (!msi->enabled || vector >= msi->nr)
         return;
     /* The first signal of a vector that is still masked is kept, too. */
     int fd = msi->vector[vector].fd;
     if (fd < 0 && vector_open(msi, vector))
         return;
-    /* Fails only when 2^64 - 2 interrupts are pending. */
-    if (write(msi->vector[vector].fd, &one, sizeof(one)) < 0)
-        return;
+    eventfd_write(msi->vector[vector].fd, 1); /* fails only with 2^64 - 2 of them pending */
 }

@@ -278,12 +278,8 @@ static uint32_t fix_header_type(const struct pci_dev *dev, unsigned offset, unsi
 
 static uint32_t read_aligned(struct pci_dev *dev, unsigned offset, unsigned size)
 {
-    uint32_t value;
-
-    if (dev->ops->config_read)
-        value = dev->ops->config_read(dev, offset, size);
-    else
-        value = pci_config_read(dev, offset, size);
+    uint32_t value = dev->ops->config_read ? dev->ops->config_read(dev, offset, size)
+                                           : pci_config_read(dev, offset, size);
     return fix_header_type(dev, offset, size, value) & (uint32_t)all_ones(size);
 }
 

@@ -98,11 +98,9 @@ static void uart_rx_push(struct uart *u, uint8_t byte)
 
 static uint8_t uart_rx_pop(struct uart *u)
 {
-    uint8_t byte;
-
     if (u->count == 0)
         return 0;
-    byte = u->fifo[u->head];
+    uint8_t byte = u->fifo[u->head];
     u->head = (u->head + 1) % UART_FIFO_SIZE;
     u->count--;
     return byte;
@@ -154,11 +152,10 @@ static uint8_t uart_modem_lines(const struct uart *u)
 /* Each delta bit is its line's bit shifted down by four; RI counts when it goes away only. */
 static void uart_write_mcr(struct uart *u, uint8_t value)
 {
-    uint8_t before = u->msr & 0xf0, now, changed;
+    uint8_t before = u->msr & 0xf0;
 
     u->mcr = value & UART_MCR_MASK;
-    now = uart_modem_lines(u);
-    changed = before ^ now;
+    uint8_t now = uart_modem_lines(u), changed = before ^ now;
     if (now & UART_MSR_RI)
         changed &= (uint8_t)~UART_MSR_RI;
     u->msr = (uint8_t)(now | (u->msr & UART_MSR_ANY_DELTA) | changed >> 4);
@@ -317,10 +314,7 @@ static void uart_write(void *opaque, uint64_t offset, unsigned size, uint64_t va
     uart_unlock(u);
 }
 
-static const struct bus_ops uart_bus_ops = {
-    .read = uart_read,
-    .write = uart_write,
-};
+static const struct bus_ops uart_bus_ops = {.read = uart_read, .write = uart_write};
 
 /* ---- life ---- */
 

@@ -17,12 +17,11 @@
 int bus_init(struct bus *bus)
 {
     pthread_rwlockattr_t attr;
-    int err;
 
     memset(bus, 0, sizeof(*bus));
     pthread_rwlockattr_init(&attr);
     pthread_rwlockattr_setkind_np(&attr, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP);
-    err = pthread_rwlock_init(&bus->lock, &attr);
+    int err = pthread_rwlock_init(&bus->lock, &attr);
     pthread_rwlockattr_destroy(&attr);
     return -err;
 }
@@ -61,14 +60,13 @@ static bool bus_is_free(const struct bus *bus, unsigned at, uint64_t base, uint6
 
 int bus_add(struct bus *bus, const struct bus_range *range)
 {
-    unsigned at;
     int err = 0;
 
     if (range->size == 0 || range->size - 1 > UINT64_MAX - range->base)
         return -EINVAL;
 
     pthread_rwlock_wrlock(&bus->lock);
-    at = bus_search(bus, range->base);
+    unsigned at = bus_search(bus, range->base);
     if (!bus_is_free(bus, at, range->base, range->size)) {
         err = -EEXIST;
         goto unlock;
@@ -94,10 +92,8 @@ unlock:
 
 void bus_remove(struct bus *bus, uint64_t base)
 {
-    unsigned at;
-
     pthread_rwlock_wrlock(&bus->lock);
-    at = bus_search(bus, base);
+    unsigned at = bus_search(bus, base);
     if (at > 0 && bus->range[at - 1].base == base) {
         memmove(&bus->range[at - 1], &bus->range[at], (bus->nr - at) * sizeof(*bus->range));
         bus->nr--;

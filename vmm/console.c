@@ -116,8 +116,6 @@ static void install_restore(void)
 static bool take_terminal(struct console *c)
 {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
-    struct termios raw;
-
     if (in_background(c->in_fd))
         return false;
     if (!c->raw) {
@@ -128,7 +126,7 @@ static bool take_terminal(struct console *c)
         c->next = atomic_load(&raw_consoles);
         atomic_store(&raw_consoles, c);
     }
-    raw = c->modes;
+    struct termios raw = c->modes;
     cfmakeraw(&raw);
     raw.c_oflag = c->modes.c_oflag;
     tcsetattr(c->in_fd, TCSANOW, &raw);
@@ -181,11 +179,9 @@ static size_t filter(struct console *c, uint8_t *data, size_t len)
 
 static void deliver(struct console *c)
 {
-    size_t taken;
-
     if (c->len == 0)
         return;
-    taken = c->ops->receive(c->opaque, c->buffer + c->start, c->len);
+    size_t taken = c->ops->receive(c->opaque, c->buffer + c->start, c->len);
     c->start += taken;
     c->len -= taken;
 }

@@ -222,10 +222,8 @@ int kvm_create(struct kvm **out, unsigned cpus)
         log_error(KVM_NODE, "cannot use KVM: out of memory; free some");
         return -ENOMEM;
     }
-    kvm->hv.ops = &kvm_hv_ops;
-    kvm->vm_fd = kvm->vfio_fd = -1;
-    pthread_mutex_init(&kvm->lock, NULL);
-
+    *kvm = (struct kvm){
+        .hv.ops = &kvm_hv_ops, .vm_fd = -1, .vfio_fd = -1, .lock = PTHREAD_MUTEX_INITIALIZER};
     int err = kvm->dev_fd = open_node();
     if (err >= 0)
         err = check_host(kvm, cpus);
@@ -248,7 +246,6 @@ void kvm_destroy(struct kvm *kvm)
         if (fds[i] >= 0)
             close(fds[i]);
     }
-    pthread_mutex_destroy(&kvm->lock);
     free(kvm->cpuid);
     free(kvm->routing);
     free(kvm->slot_used);
