@@ -307,47 +307,27 @@ int kvm_create_irqchip(struct kvm *kvm)
     return 0;
 }
 
-/* Every register zero, but the inputs whose trigger mode the chipset lets nobody choose: 0, 1
- * and 2 of the first PIC, 8 and 13 of the second (Intel 82371AB, edge/level control registers).
- */
-static int reset_pic(const struct kvm *kvm, uint32_t id)
-{
-    struct kvm_irqchip chip = {.chip_id = id};
-    chip.chip.pic.elcr_mask = id == KVM_IRQCHIP_PIC_MASTER ? 0xf8 : 0xde;
-    return call(kvm->vm_fd, KVM_SET_IRQCHIP, &chip);
-}
-
-/* Every pin masked (82093AA, 3.2.4 "IOREDTBL"). */
-static int reset_ioapic(const struct kvm *kvm)
-{
-    struct kvm_irqchip chip = {.chip_id = KVM_IRQCHIP_IOAPIC};
-    chip.chip.ioapic.base_address = LAYOUT_IOAPIC;
-    for (size_t pin = 0; pin < KVM_IOAPIC_NUM_PINS; pin++)
-        chip.chip.ioapic.redirtbl[pin].fields.mask = 1;
-    return call(kvm->vm_fd, KVM_SET_IRQCHIP, &chip);
-}
-
-/* No counter runs until it is programmed: KVM's mode 0xff. Gates 0 and 1 are wired high. */
-static int reset_pit(const struct kvm *kvm)
-{
-    struct kvm_pit_state2 pit = {.flags = 0};
-    for (size_t i = 0; i < ARRAY_SIZE(pit.channels); i++) {
-        pit.channels[i].count = 0x10000;
-        pit.channels[i].mode = 0xff;
-        pit.channels[i].gate = i != 2;
-    }
-    return call(kvm->vm_fd, KVM_SET_PIT2, &pit);
-}
-
+/* Every register zero, but: the PICs' inputs whose trigger mode the chipset lets nobody choose,
+ * 0 to 2, 8 and 13 (Intel 82371AB, edge/level control registers); every pin of the IOAPIC
+ * masked (82093AA, 3.2.4 "IOREDTBL"); no counter of the PIT runs until it is programmed, KVM's
+ * mode 0xff, and gates 0 and 1 are wired high. */
 int kvm_reset_irqchip(struct kvm *kvm)
 {
-    int err = reset_pit(kvm); /* first: it raises the others' input 0 */
-    if (!err)
-        err = reset_pic(kvm, KVM_IRQCHIP_PIC_MASTER);
-    if (!err)
-        err = reset_pic(kvm, KVM_IRQCHIP_PIC_SLAVE);
-    if (!err)
-        err = reset_ioapic(kvm);
+    struct kvm_irqchip chip[] = {
+        {.chip_id = KVM_IRQCHIP_PIC_MASTER, .chip.pic.elcr_mask = 0xf8},
+        {.chip_id = KVM_IRQCHIP_PIC_SLAVE, .chip.pic.elcr_mask = 0xde},
+        {.chip_id = KVM_IRQCHIP_IOAPIC, .chip.ioapic.base_address = LAYOUT_IOAPIC},
+    };
+    struct kvm_pit_state2 pit = {.flags = 0};
+    for (size_t i = 0; i < KVM_IOAPIC_NUM_PINS; i++)
+        chip[2].chip.ioapic.redirtbl[i].fields.mask = 1;
+    for (size_t i = 0; i < ARRAY_SIZE(pit.channels); i++)
+        pit.channels[i] =
+            (struct kvm_pit_channel_state){.count = 0x10000, .mode = 0xff, .gate = i != 2};
+
+    int err = call(kvm->vm_fd, KVM_SET_PIT2, &pit); /* first: it raises the others' input 0 */
+    for (size_t i = 0; i < ARRAY_SIZE(chip) && !err; i++)
+        err = call(kvm->vm_fd, KVM_SET_IRQCHIP, &chip[i]);
     if (err)
         log_error(KVM_NODE, "cannot reset the interrupt controllers: %s; start anew",
                   strerror(-err));
