@@ -125,7 +125,6 @@ static void pci_osc(struct aml *out)
     enum { PME = 1 << 2, AER = 1 << 3, PCIE_CAPABILITY = 1 << 4 };
     enum { UNRECOGNIZED_UUID = 1 << 2, CAPABILITIES_MASKED = 1 << 4 }; /* in the first dword */
     enum { ARG_UUID = AML_ARG0, ARG_BUFFER = AML_ARG0 + 3 };
-
     size_t method = aml_method(out, "_OSC", 4);
     aml_op(out, AML_CREATE_DWORD_FIELD);
     aml_op(out, ARG_BUFFER);
@@ -461,7 +460,6 @@ int acpi_build(const struct acpi_config *config, uint64_t gpa, uint8_t *buf, siz
     static const uint8_t facs[64] = {'F', 'A', 'C', 'S', sizeof(facs), [32] = 2 /* version */};
     static const uint8_t room[64]; /* for the RSDP, up to the alignment of the FACS */
     struct aml out = {.buf = buf, .size = *size};
-
     if (!range_within(gpa, *size, UINT32_MAX))
         return -EINVAL; /* addresses in the FADT */
     aml_bytes(&out, room, sizeof(room));

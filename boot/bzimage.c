@@ -75,7 +75,6 @@ static int read_header(const struct boot_config *config, struct boot_params *par
 {
     struct setup_header *hdr = &params->hdr;
     uint64_t end = HDR_MAGIC + (uint64_t)config->kernel[HDR_MAGIC - 1];
-
     memcpy(hdr, config->kernel + HDR, HDR_MAGIC + 4 - HDR); /* what every version has */
     image->code = ((hdr->setup_sects ? hdr->setup_sects : 4U) + 1) * SECTOR;
     image->code_size = (uint64_t)hdr->syssize * PARAGRAPH;

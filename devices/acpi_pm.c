@@ -69,7 +69,6 @@ static int64_t host_now(void *opaque)
 static int64_t pm_ticks(const struct acpi_pm *pm)
 {
     int64_t ns = pm->now_ns(pm->clock_opaque) - pm->start_ns;
-
     return ns / NS_PER_S * PM_TMR_HZ + ns % NS_PER_S * PM_TMR_HZ / NS_PER_S;
 }
 
@@ -96,7 +95,6 @@ static void pm_follow(struct acpi_pm *pm)
 static void pm_update(struct acpi_pm *pm)
 {
     int64_t ticks = pm_ticks(pm);
-
     if (ticks / PM_TMR_HALF != pm->last_ticks / PM_TMR_HALF)
         pm->sts |= PM1_TMR;
     pm->last_ticks = ticks;
@@ -106,7 +104,6 @@ static void pm_update(struct acpi_pm *pm)
 static void pm_timer(void *opaque, uint32_t events)
 {
     struct acpi_pm *pm = opaque;
-
     (void)events;
     pthread_mutex_lock(&pm->lock);
     pm->armed = false;
@@ -132,7 +129,6 @@ static uint64_t pm_read(void *opaque, uint64_t offset, unsigned size)
 {
     struct acpi_pm *pm = opaque;
     uint8_t registers[ACPI_PM_SIZE] = {0};
-
     pthread_mutex_lock(&pm->lock);
     pm_update(pm);
     put_le16(&registers[ACPI_PM1_EVT], pm->sts);
@@ -167,13 +163,11 @@ static void pm_write(void *opaque, uint64_t offset, unsigned size, uint64_t valu
 {
     struct acpi_pm *pm = opaque;
     bool poweroff = false;
-
     pthread_mutex_lock(&pm->lock);
     pm_update(pm);
     for (unsigned i = 0; i < size; i++) {
         unsigned at = (unsigned)offset + i, shift = 8 * (at & 1);
         uint16_t bits = (uint16_t)((value >> 8 * i & 0xff) << shift);
-
         poweroff |= pm_write_byte(pm, at & ~1U, (uint16_t)(0xff << shift), bits);
     }
     pm_follow(pm);
@@ -211,7 +205,6 @@ int acpi_pm_create(struct acpi_pm **out, struct bus *pio, struct loop *loop,
 {
     struct acpi_pm *pm = calloc(1, sizeof(*pm));
     const struct bus_range range = {LAYOUT_PORT_ACPI, ACPI_PM_SIZE, &pm_ops, pm, "acpi-pm"};
-
     if (!pm)
         return -ENOMEM;
     *pm = (struct acpi_pm){.lock = PTHREAD_MUTEX_INITIALIZER,

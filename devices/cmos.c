@@ -151,7 +151,6 @@ static void load_time(struct cmos *c, int64_t now)
 {
     time_t second = guest_second(c, now);
     struct tm tm;
-
     gmtime_r(&second, &tm);
     int year = tm.tm_year + 1900;
     c->ram[RTC_SECONDS] = encode(c, tm.tm_sec);
@@ -192,7 +191,6 @@ static void store_time(struct cmos *c)
 static int64_t periodic_hz(const struct cmos *c)
 {
     unsigned rs = c->ram[RTC_REG_A] & REG_A_RS;
-
     if (rs == 0)
         return 0;
     return rs < 3 ? 512 >> rs : 65536 >> rs;
@@ -211,7 +209,6 @@ static int64_t period_start(int64_t period, int64_t hz)
 static bool alarm_matches(const struct cmos *c, unsigned reg, int64_t value)
 {
     uint8_t alarm = c->ram[reg];
-
     if (alarm >= ALARM_ANY)
         return true;
     return value == (reg == RTC_HOURS_ALARM ? decode_hours(c, alarm) : decode(c, alarm));
@@ -224,7 +221,6 @@ static int64_t next_alarm(const struct cmos *c, int64_t second)
     second++;
     for (int steps = 60 + 60 + 24 + 60 + 60; steps >= 0; steps--) {
         int64_t in_day = (second % S_PER_DAY + S_PER_DAY) % S_PER_DAY;
-
         if (!alarm_matches(c, RTC_HOURS_ALARM, in_day / 3600))
             second += 3600 - in_day % 3600;
         else if (!alarm_matches(c, RTC_MINUTES_ALARM, in_day / 60 % 60))
@@ -242,7 +238,6 @@ static uint8_t flags_between(const struct cmos *c, int64_t last, int64_t now)
 {
     int64_t hz = periodic_hz(c);
     uint8_t flags = 0;
-
     if (now <= last)
         return 0; /* the host's clock was set back */
     if (hz && period_at(last, hz) != period_at(now, hz))
@@ -261,7 +256,6 @@ static int64_t next_event(const struct cmos *c)
     uint8_t b = c->ram[RTC_REG_B];
     uint8_t wanted = b & (uint8_t)~c->ram[RTC_REG_C];
     int64_t now = c->last_ns, hz = periodic_hz(c), next = LOOP_NEVER;
-
     if ((wanted & REG_B_PIE) && hz)
         next = period_start(period_at(now, hz) + 1, hz);
     if (b & REG_B_SET)
@@ -270,7 +264,6 @@ static int64_t next_event(const struct cmos *c)
         next = MIN(next, (now / NS_PER_S + 1) * NS_PER_S);
     if (wanted & REG_B_AIE) {
         int64_t alarm = next_alarm(c, guest_second(c, now));
-
         if (alarm != LOOP_NEVER)
             next = MIN(next, (alarm - c->offset_s) * NS_PER_S);
     }
@@ -280,7 +273,6 @@ static int64_t next_event(const struct cmos *c)
 static void arm_timer(struct cmos *c)
 {
     int64_t next = next_event(c);
-
     if (next != LOOP_NEVER)
         next -= c->offset_ns;
     if (next != c->armed_ns)
@@ -293,7 +285,6 @@ static void cmos_follow(struct cmos *c)
 {
     uint8_t *flags = &c->ram[RTC_REG_C];
     bool level = *flags & c->ram[RTC_REG_B] & (REG_C_PF | REG_C_AF | REG_C_UF);
-
     *flags = (uint8_t)((*flags & ~REG_C_IRQF) | (level ? REG_C_IRQF : 0));
     irq_line_set(&c->irq, level);
     arm_timer(c);
@@ -302,7 +293,6 @@ static void cmos_follow(struct cmos *c)
 static void cmos_update(struct cmos *c)
 {
     int64_t now = cmos_now(c);
-
     c->ram[RTC_REG_C] |= flags_between(c, c->last_ns, now);
     c->last_ns = now;
     cmos_follow(c);
@@ -312,7 +302,6 @@ static void cmos_update(struct cmos *c)
 static void cmos_timer(void *opaque, uint32_t events)
 {
     struct cmos *c = opaque;
-
     (void)events;
     pthread_mutex_lock(&c->lock);
     c->armed_ns = LOOP_NEVER;
@@ -325,7 +314,6 @@ static void cmos_timer(void *opaque, uint32_t events)
 static uint8_t cmos_read_register(struct cmos *c, unsigned reg)
 {
     bool set = c->ram[RTC_REG_B] & REG_B_SET;
-
     if (is_time(reg) && !set)
         load_time(c, c->last_ns);
     uint8_t value = c->ram[reg];
@@ -339,7 +327,6 @@ static uint8_t cmos_read_register(struct cmos *c, unsigned reg)
 static void write_reg_b(struct cmos *c, uint8_t value)
 {
     uint8_t old = c->ram[RTC_REG_B];
-
     if (value & REG_B_SET) {
         value &= (uint8_t)~REG_B_UIE;
         if (!(old & REG_B_SET))
@@ -353,7 +340,6 @@ static void write_reg_b(struct cmos *c, uint8_t value)
 static void cmos_write_register(struct cmos *c, unsigned reg, uint8_t value)
 {
     bool set = c->ram[RTC_REG_B] & REG_B_SET;
-
     if (reg == RTC_REG_C || reg == RTC_REG_D)
         return; /* for reading */
     if (reg == RTC_REG_B)
@@ -369,12 +355,10 @@ static uint64_t cmos_read(void *opaque, uint64_t offset, unsigned size)
 {
     struct cmos *c = opaque;
     uint64_t value = 0;
-
     pthread_mutex_lock(&c->lock);
     cmos_update(c);
     for (unsigned i = 0; i < size; i++) {
         uint8_t byte = offset + i == CMOS_DATA ? cmos_read_register(c, c->index) : 0xff;
-
         value |= (uint64_t)byte << 8 * i;
     }
     cmos_follow(c);
@@ -385,12 +369,10 @@ static uint64_t cmos_read(void *opaque, uint64_t offset, unsigned size)
 static void cmos_write(void *opaque, uint64_t offset, unsigned size, uint64_t value)
 {
     struct cmos *c = opaque;
-
     pthread_mutex_lock(&c->lock);
     cmos_update(c);
     for (unsigned i = 0; i < size; i++) {
         uint8_t byte = (uint8_t)(value >> 8 * i);
-
         if (offset + i == CMOS_DATA)
             cmos_write_register(c, c->index, byte);
         else
@@ -409,7 +391,6 @@ static void put_memory_size(struct cmos *c, unsigned reg, unsigned bytes, uint64
                             uint64_t above, uint64_t unit)
 {
     uint64_t units = size > above ? (size - above) / unit : 0;
-
     put_le(&c->ram[reg], bytes, MIN(units, all_ones(bytes)));
 }
 
@@ -453,7 +434,6 @@ int cmos_create(struct cmos **out, struct bus *pio, struct loop *loop, struct ir
 {
     struct cmos *c = calloc(1, sizeof(*c));
     const struct bus_range range = {LAYOUT_PORT_CMOS, CMOS_PORTS, &cmos_ops, c, "cmos"};
-
     if (!c)
         return -ENOMEM;
     *c = (struct cmos){.lock = PTHREAD_MUTEX_INITIALIZER,

@@ -28,7 +28,6 @@ static uint64_t debugport_read(void *opaque, uint64_t offset, unsigned size)
 static void debugport_write(void *opaque, uint64_t offset, unsigned size, uint64_t value)
 {
     struct debugport *dev = opaque;
-
     (void)offset;
     (void)size;
     dev->power.ops->debug_exit(dev->power.opaque, (unsigned)value);
@@ -40,7 +39,6 @@ int debugport_create(struct debugport **out, struct bus *pio, uint16_t port, str
 {
     struct debugport *dev = calloc(1, sizeof(*dev));
     const struct bus_range range = {port, 1, &debugport_ops, dev, "debug-exit"};
-
     if (!dev)
         return -ENOMEM;
     *dev = (struct debugport){.pio = pio, .port = port, .power = power};

@@ -66,7 +66,6 @@ static const struct bus_ops i8042_ops = {.read = i8042_read_status,
 uint8_t i8042_reset_control_read(void *dev)
 {
     struct i8042 *i8042 = dev;
-
     return atomic_load(&i8042->reset_control);
 }
 
@@ -75,7 +74,6 @@ void i8042_reset_control_write(void *dev, uint8_t value)
 {
     struct i8042 *i8042 = dev;
     bool reset = value & RST_CNT_RST_CPU;
-
     atomic_store(&i8042->reset_control,
                  reset ? 0 : value & (RST_CNT_SYS_RST | RST_CNT_FULL_RST));
     if (reset)
@@ -86,7 +84,6 @@ int i8042_create(struct i8042 **out, struct bus *pio, struct power power)
 {
     struct i8042 *dev = calloc(1, sizeof(*dev));
     const struct bus_range range = {I8042_STATUS, 1, &i8042_ops, dev, "i8042"};
-
     if (!dev)
         return -ENOMEM;
     dev->pio = pio;

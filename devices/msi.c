@@ -57,7 +57,6 @@ static void complain(struct msi *msi, const char *what, unsigned vector, int err
 static void complain_no_file(struct msi *msi, unsigned vector)
 {
     struct rlimit limit = {0};
-
     getrlimit(RLIMIT_NOFILE, &limit);
     if (may_complain(msi))
         log_error(msi->name,
@@ -69,7 +68,6 @@ static void complain_no_file(struct msi *msi, unsigned vector)
 static void complain_no_route(struct msi *msi, unsigned vector)
 {
     unsigned routed = 0;
-
     for (unsigned i = 0; i < msi->nr; i++)
         routed += msi->vector[i].gsi >= 0;
     if (may_complain(msi))
@@ -121,7 +119,6 @@ static void vector_attach(struct msi *msi, unsigned i)
 {
     struct msi_vector *v = &msi->vector[i];
     int err = vector_route(msi, v);
-
     if (err) {
         vector_detach(msi, v);
         if (err == -ENOSPC)
@@ -143,7 +140,6 @@ static void vector_connect(struct msi *msi, unsigned i)
 {
     struct msi_vector *v = &msi->vector[i];
     bool unmasked = v->fd >= 0 && !v->masked && !msi->function_mask;
-
     if (unmasked && is_interrupt(&v->msg)) {
         vector_attach(msi, i);
         return;
@@ -157,7 +153,6 @@ static void vector_connect(struct msi *msi, unsigned i)
 static int vector_open(struct msi *msi, unsigned i)
 {
     int fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-
     if (fd < 0) {
         int err = -errno;
         if (err == -EMFILE)
@@ -194,7 +189,6 @@ static void vector_set(struct msi_vector *v, struct hv_msi msg, bool masked)
 static void bind_run(struct msi *msi, unsigned start, unsigned count, const int *fds)
 {
     int err = msi->ops->bind(msi->opaque, start, count, fds);
-
     if (err) {
         complain(msi, "set the trigger of", start, err);
         return;
@@ -212,7 +206,6 @@ static void bind_new(struct msi *msi)
 {
     int fds[MSIX_VECTORS_MAX];
     unsigned i = 0;
-
     while (i < msi->nr) {
         unsigned start = i, end = i;
         for (; i < msi->nr && !msi->vector[i].bound; i++) {
@@ -238,7 +231,6 @@ static void bind_new(struct msi *msi)
 static void update(struct msi *msi, unsigned first, unsigned end, bool foresight)
 {
     bool fresh = false;
-
     if (!msi->enabled)
         return;
     for (unsigned i = first; i < end && !msi->function_mask; i++) {

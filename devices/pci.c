@@ -83,7 +83,6 @@ void pci_dev_set_id(struct pci_dev *dev, uint16_t vendor, uint16_t device, uint3
 static bool bar_allowed(unsigned bar, uint64_t size, uint32_t flags)
 {
     const uint32_t memory = PCI_BASE_ADDRESS_MEM_TYPE_64 | PCI_BASE_ADDRESS_MEM_PREFETCH;
-
     if (!is_pow2(size))
         return false;
     if (bar == PCI_BAR_ROM)
@@ -124,7 +123,6 @@ int pci_dev_set_bar(struct pci_dev *dev, unsigned bar, uint64_t size, uint32_t f
 int pci_dev_add_cap(struct pci_dev *dev, uint8_t id, uint8_t len)
 {
     unsigned pos = dev->cap_end;
-
     if (pos + len > PCI_CFG_SPACE_SIZE)
         return -ENOSPC;
     memset(&dev->config[pos], 0, len);
@@ -142,7 +140,6 @@ uint64_t pci_bar_value(const struct pci_dev *dev, unsigned bar)
 {
     unsigned reg = bar_register(bar);
     uint64_t value = get_le32(&dev->config[reg]);
-
     if (bar_is_64(&dev->bar[bar]))
         value |= (uint64_t)get_le32(&dev->config[reg + 4]) << 32;
     return value & bar_address_mask(dev, bar);
@@ -169,7 +166,6 @@ static bool bar_wanted(const struct pci_dev *dev, unsigned i)
 {
     const struct pci_bar *bar = &dev->bar[i];
     uint16_t command = get_le16(&dev->config[PCI_COMMAND]);
-
     if (!bar->size || !(command & (bar_is_io(bar) ? PCI_COMMAND_IO : PCI_COMMAND_MEMORY)))
         return false;
     if (i == PCI_BAR_ROM && !(dev->config[PCI_ROM_ADDRESS] & PCI_ROM_ADDRESS_ENABLE))
@@ -190,7 +186,6 @@ static void bar_map(struct pci_dev *dev, unsigned i)
     struct pci_bar *bar = &dev->bar[i];
     uint64_t addr = pci_bar_value(dev, i);
     int err = dev->ops->bar_map(dev, i, addr);
-
     if (!err) {
         bar->addr = addr;
         bar->mapped = true;
@@ -233,7 +228,6 @@ void pci_config_write(struct pci_dev *dev, unsigned offset, unsigned size, uint3
 {
     uint64_t mask = get_le(&dev->wmask[offset], size);
     uint64_t old = get_le(&dev->config[offset], size);
-
     put_le(&dev->config[offset], size, (old & ~mask) | (value & mask));
     if (dev->bus && (overlaps(offset, size, PCI_COMMAND, PCI_COMMAND + 2) ||
                      overlaps(offset, size, PCI_BASE_ADDRESS_0, PCI_BASE_ADDRESS_5 + 4) ||
@@ -251,7 +245,6 @@ static struct pci_dev *find(const struct pci_bus *bus, unsigned bdf)
 static unsigned step(unsigned offset, unsigned left)
 {
     unsigned size = 4;
-
     while (offset % size || size > left)
         size /= 2;
     return size;
@@ -295,7 +288,6 @@ static void write_aligned(struct pci_dev *dev, unsigned offset, unsigned size, u
 uint32_t pci_bus_config_read(struct pci_bus *bus, unsigned bdf, unsigned offset, unsigned size)
 {
     uint32_t value = 0;
-
     pthread_mutex_lock(&bus->lock);
     struct pci_dev *dev = find(bus, bdf);
     for (unsigned done = 0, n; done < size && done < 4; done += n) {
@@ -327,7 +319,6 @@ void pci_bus_config_write(struct pci_bus *bus, unsigned bdf, unsigned offset, un
 int pci_bus_add(struct pci_bus *bus, struct pci_dev *dev, uint8_t devfn)
 {
     int err = -EEXIST;
-
     pthread_mutex_lock(&bus->lock);
     if (!bus->dev[devfn]) {
         bus->dev[devfn] = dev;
@@ -432,7 +423,6 @@ static struct window *window_of(struct plan *plan, const struct pci_bar *bar)
 static struct window *plan_place(struct plan *plan, const struct pci_bar *bar, uint64_t *addr)
 {
     struct window *w = window_of(plan, bar);
-
     if (window_take(w, bar->size, addr))
         return w;
     w = w == &plan->mmio32 ? &plan->mmio64 : &plan->mmio32;
@@ -442,7 +432,6 @@ static struct window *plan_place(struct plan *plan, const struct pci_bar *bar, u
 static void bar_store(struct pci_dev *dev, unsigned i, uint64_t addr)
 {
     unsigned reg = bar_register(i);
-
     put_le32(&dev->config[reg], (uint32_t)addr | dev->bar[i].flags);
     if (bar_is_64(&dev->bar[i]))
         put_le32(&dev->config[reg + 4], (uint32_t)(addr >> 32));
@@ -451,7 +440,6 @@ static void bar_store(struct pci_dev *dev, unsigned i, uint64_t addr)
 static void log_misfit(struct plan *plan, const struct pci_dev *dev, unsigned i)
 {
     const struct window *w = window_of(plan, &dev->bar[i]);
-
     log_error(dev->name,
               "cannot place BAR %u of %llu KiB: the %s window of %llu KiB has %llu KiB left; "
               "pass fewer devices",
@@ -468,7 +456,6 @@ static void log_misfit(struct plan *plan, const struct pci_dev *dev, unsigned i)
 static int plan_fill(struct plan *plan, const struct pci_bus *bus, bool store)
 {
     int err = 0;
-
     for (uint64_t size = PCI_BAR_SIZE_MAX; size; size /= 2) {
         for (unsigned n = 0; n < ARRAY_SIZE(bus->dev) * PCI_BARS; n++) {
             struct pci_dev *dev = bus->dev[n / PCI_BARS];
@@ -492,7 +479,6 @@ static int plan_fill(struct plan *plan, const struct pci_bus *bus, bool store)
 int pci_bus_assign(struct pci_bus *bus)
 {
     struct plan plan;
-
     plan_init(&plan, bus->mmio64_base, bus->mmio64_size);
     pthread_mutex_lock(&bus->lock);
     int err = plan_fill(&plan, bus, true);
@@ -503,7 +489,6 @@ int pci_bus_assign(struct pci_bus *bus)
 void pci_bus_mmio64_need(const struct pci_bus *bus, uint64_t *size, uint64_t *align)
 {
     struct plan plan;
-
     plan_init(&plan, 0, UINT64_MAX);
     plan_fill(&plan, bus, false);
     *size = plan.mmio64.used;

@@ -37,7 +37,6 @@
 static uint64_t ports_read(void *opaque, uint64_t offset, unsigned size)
 {
     struct pci_bus *bus = opaque;
-
     if (offset == CONFIG_ADDRESS && size == 4)
         return bus->config_address;
     if (offset == RESET_CONTROL && size == 1 && bus->reset_read)
@@ -52,7 +51,6 @@ static uint64_t ports_read(void *opaque, uint64_t offset, unsigned size)
 static void ports_write(void *opaque, uint64_t offset, unsigned size, uint64_t value)
 {
     struct pci_bus *bus = opaque;
-
     if (offset == CONFIG_ADDRESS && size == 4)
         bus->config_address = (uint32_t)value;
     else if (offset == RESET_CONTROL && size == 1 && bus->reset_write)
@@ -73,7 +71,6 @@ static uint64_t ecam_read(void *opaque, uint64_t offset, unsigned size)
 {
     unsigned bdf = (unsigned)(offset >> 12), reg = offset & (PCI_CONFIG_SIZE - 1);
     uint64_t value = pci_bus_config_read(opaque, bdf, reg, MIN(size, 4U));
-
     if (size > 4)
         value |= (uint64_t)pci_bus_config_read(opaque, bdf, reg + 4, size - 4) << 32;
     return value;
@@ -82,7 +79,6 @@ static uint64_t ecam_read(void *opaque, uint64_t offset, unsigned size)
 static void ecam_write(void *opaque, uint64_t offset, unsigned size, uint64_t value)
 {
     unsigned bdf = (unsigned)(offset >> 12), reg = offset & (PCI_CONFIG_SIZE - 1);
-
     pci_bus_config_write(opaque, bdf, reg, MIN(size, 4U), (uint32_t)value);
     if (size > 4)
         pci_bus_config_write(opaque, bdf, reg + 4, size - 4, (uint32_t)(value >> 32));
@@ -99,7 +95,6 @@ int pci_bus_init(struct pci_bus *bus, struct bus *pio, struct bus *mmio)
 {
     const struct bus_range ports = {LAYOUT_PORT_PCI, 8, &ports_ops, bus, "pci-config"};
     const struct bus_range ecam = {LAYOUT_ECAM, LAYOUT_ECAM_SIZE, &ecam_ops, bus, "pci-ecam"};
-
     *bus = (struct pci_bus){.lock = PTHREAD_MUTEX_INITIALIZER, .pio = pio, .mmio = mmio};
     int err = bus_add(pio, &ports);
     if (err)

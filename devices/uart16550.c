@@ -53,12 +53,10 @@ static uint8_t uart_interrupt(const struct uart *u)
 {
     static const uint8_t trigger[] = {1, 4, 8, 14};
     uint8_t enabled = u->ier;
-
     if ((enabled & UART_IER_RLSI) && (u->lsr & UART_LSR_BRK_ERROR_BITS))
         return UART_IIR_RLSI;
     if ((enabled & UART_IER_RDI) && u->count > 0) {
         bool fifo = u->fcr & UART_FCR_ENABLE_FIFO;
-
         return fifo && u->count < trigger[u->fcr >> 6] ? UART_IIR_RX_TIMEOUT : UART_IIR_RDI;
     }
     if ((enabled & UART_IER_THRI) && u->thr_empty)
@@ -72,7 +70,6 @@ static uint8_t uart_interrupt(const struct uart *u)
 static void uart_update_irq(struct uart *u)
 {
     bool gate = (u->mcr & (UART_MCR_OUT2 | UART_MCR_LOOP)) == UART_MCR_OUT2;
-
     irq_line_set(&u->irq, gate && uart_interrupt(u) != UART_IIR_NO_INT);
 }
 
@@ -81,7 +78,6 @@ static void uart_update_irq(struct uart *u)
 static unsigned uart_rx_room(const struct uart *u)
 {
     unsigned size = u->fcr & UART_FCR_ENABLE_FIFO ? UART_FIFO_SIZE : 1;
-
     return size - u->count;
 }
 
@@ -114,7 +110,6 @@ static void uart_rx_clear(struct uart *u)
 size_t uart_receive(struct uart *u, const uint8_t *data, size_t len)
 {
     size_t n = 0;
-
     pthread_mutex_lock(&u->lock);
     /* In loopback the receiver's pin is disconnected. */
     while (n < len && !(u->mcr & UART_MCR_LOOP) && uart_rx_room(u) > 0)
@@ -153,7 +148,6 @@ static uint8_t uart_modem_lines(const struct uart *u)
 static void uart_write_mcr(struct uart *u, uint8_t value)
 {
     uint8_t before = u->msr & 0xf0;
-
     u->mcr = value & UART_MCR_MASK;
     uint8_t now = uart_modem_lines(u), changed = before ^ now;
     if (now & UART_MSR_RI)
@@ -197,7 +191,6 @@ static void uart_write_fcr(struct uart *u, uint8_t value)
 static uint8_t uart_read_iir(struct uart *u)
 {
     uint8_t source = uart_interrupt(u);
-
     if (source == UART_IIR_THRI)
         u->thr_empty = false;
     return source | (u->fcr & UART_FCR_ENABLE_FIFO ? UART_FCR_TRIGGER_14 : 0);
@@ -206,7 +199,6 @@ static uint8_t uart_read_iir(struct uart *u)
 static uint8_t uart_read_lsr(struct uart *u)
 {
     uint8_t value = u->lsr | UART_LSR_THRE | UART_LSR_TEMT;
-
     u->lsr = 0;
     return value | (u->count > 0 ? UART_LSR_DR : 0);
 }
@@ -214,7 +206,6 @@ static uint8_t uart_read_lsr(struct uart *u)
 static uint8_t uart_read_msr(struct uart *u)
 {
     uint8_t value = u->msr;
-
     u->msr &= (uint8_t)~UART_MSR_ANY_DELTA;
     return value;
 }
@@ -222,7 +213,6 @@ static uint8_t uart_read_msr(struct uart *u)
 static uint8_t uart_read_register(struct uart *u, unsigned reg)
 {
     bool dlab = u->lcr & UART_LCR_DLAB;
-
     switch (reg) {
     case UART_RX:
         return dlab ? u->dll : uart_rx_pop(u);
@@ -246,7 +236,6 @@ static uint8_t uart_read_register(struct uart *u, unsigned reg)
 static void uart_write_register(struct uart *u, unsigned reg, uint8_t value)
 {
     bool dlab = u->lcr & UART_LCR_DLAB;
-
     switch (reg) {
     case UART_TX:
         if (dlab)
@@ -283,7 +272,6 @@ static void uart_write_register(struct uart *u, unsigned reg, uint8_t value)
 static void uart_unlock(struct uart *u)
 {
     bool ready = u->rx_throttled && !(u->mcr & UART_MCR_LOOP) && uart_rx_room(u) > 0;
-
     if (ready)
         u->rx_throttled = false;
     uart_update_irq(u);
@@ -296,7 +284,6 @@ static uint64_t uart_read(void *opaque, uint64_t offset, unsigned size)
 {
     struct uart *u = opaque;
     uint64_t value = 0;
-
     pthread_mutex_lock(&u->lock);
     for (unsigned i = 0; i < size; i++)
         value |= (uint64_t)uart_read_register(u, (unsigned)offset + i) << 8 * i;
@@ -307,7 +294,6 @@ static uint64_t uart_read(void *opaque, uint64_t offset, unsigned size)
 static void uart_write(void *opaque, uint64_t offset, unsigned size, uint64_t value)
 {
     struct uart *u = opaque;
-
     pthread_mutex_lock(&u->lock);
     for (unsigned i = 0; i < size; i++)
         uart_write_register(u, (unsigned)offset + i, (uint8_t)(value >> 8 * i));
@@ -335,7 +321,6 @@ int uart_create(struct uart **out, struct bus *pio, uint16_t port, struct irq_li
 {
     struct uart *u = calloc(1, sizeof(*u));
     const struct bus_range range = {port, UART_PORTS, &uart_bus_ops, u, "uart"};
-
     if (!u)
         return -ENOMEM;
     *u = (struct uart){.lock = PTHREAD_MUTEX_INITIALIZER,

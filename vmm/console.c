@@ -68,7 +68,6 @@ static struct console *_Atomic raw_consoles;
 static bool in_background(int fd)
 {
     pid_t foreground = tcgetpgrp(fd);
-
     return foreground > 0 && foreground != getpgrp();
 }
 
@@ -96,7 +95,6 @@ static void install_restore(void)
 {
     static const int fatal[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT, SIGSYS, SIGQUIT};
     struct sigaction action = {.sa_handler = fatal_signal, .sa_flags = SA_RESETHAND}, old;
-
     sigfillset(&action.sa_mask);
     for (size_t i = 0; i < ARRAY_SIZE(fatal); i++) {
         /* A sanitizer's own handler stays. */
@@ -136,7 +134,6 @@ static bool take_terminal(struct console *c)
 static void release_terminal(struct console *c)
 {
     struct console *before = atomic_load(&raw_consoles);
-
     if (!c->raw)
         return;
     restore(c);
@@ -155,10 +152,8 @@ static void release_terminal(struct console *c)
 static size_t filter(struct console *c, uint8_t *data, size_t len)
 {
     size_t kept = 0;
-
     for (size_t i = 0; i < len; i++) {
         uint8_t byte = data[i];
-
         if (!c->escape && byte != CONSOLE_ESCAPE)
             data[kept++] = byte;
         else if (!c->escape)
@@ -205,7 +200,6 @@ static void watch(struct console *c);
 static void input_ready(void *opaque, uint32_t events)
 {
     struct console *c = opaque;
-
     (void)events;
     if (take_terminal(c))
         fill(c);
@@ -215,7 +209,6 @@ static void input_ready(void *opaque, uint32_t events)
 static void timer_expired(void *opaque, uint32_t events)
 {
     struct console *c = opaque;
-
     (void)events;
     loop_close(c->loop, c->timer);
     c->timer = -1;
@@ -240,7 +233,6 @@ static int try_watch(struct console *c)
     bool background = in_background(c->in_fd);
     bool wanted = !c->ended && !background && c->len < sizeof(c->buffer);
     int err = 0;
-
     if (background && !c->ended)
         err = wait_for_foreground(c);
     if (err || c->file || wanted == c->watching)
@@ -261,7 +253,6 @@ static int try_watch(struct console *c)
 static void watch(struct console *c)
 {
     int err = try_watch(c);
-
     if (err) {
         c->ended = true;
         log_error("console", "cannot wait for input: %s; the guest goes on without it",
@@ -273,7 +264,6 @@ static void watch(struct console *c)
 static void woken(void *opaque, uint32_t events)
 {
     struct console *c = opaque;
-
     (void)events;
     deliver(c);
     if (c->file && !c->ended && c->len == 0) {
@@ -300,7 +290,6 @@ static bool wait_writable(struct console *c)
     struct timespec wait = {.tv_sec = c->stalled ? 0 : CONSOLE_WRITE_WAIT_S};
     struct pollfd out = {.fd = c->out_fd, .events = POLLOUT};
     sigset_t all;
-
     sigfillset(&all);
     c->stalled = ppoll(&out, 1, &wait, &all) <= 0;
     return !c->stalled;
@@ -326,7 +315,6 @@ int console_create(struct console **out, struct loop *loop, int in_fd, int out_f
 {
     struct console *c = calloc(1, sizeof(*c));
     int wake = c ? loop_add_eventfd(loop, woken, c) : -ENOMEM;
-
     if (wake < 0) {
         log_error("console", "cannot open console: %s; free some memory or descriptors",
                   strerror(-wake));

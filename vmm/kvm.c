@@ -403,7 +403,6 @@ static int add_route_locked(struct kvm *kvm, const struct hv_msi *msi)
 {
     struct kvm_irq_routing *r = kvm->routing;
     uint32_t at = FIXED_ROUTES;
-
     if (r->nr >= kvm->limit[LIMIT_ROUTES])
         return -ENOSPC;
     while (at < r->nr && r->entries[at].gsi == LAYOUT_GSI_COUNT + at - FIXED_ROUTES)

@@ -41,7 +41,6 @@ static int add(struct loop *loop, int fd, uint32_t events, bool counter, loop_fn
 {
     struct source *source = malloc(sizeof(*source));
     struct epoll_event event = {.events = events, .data.u64 = ++loop->added};
-
     if (!source)
         return -ENOMEM;
     if (epoll_ctl(loop->epoll_fd, EPOLL_CTL_ADD, fd, &event) < 0) {
@@ -84,7 +83,6 @@ int loop_add_timer(struct loop *loop, int clock, loop_fn *fn, void *opaque)
 void loop_timer_set(int timer, int64_t ns)
 {
     struct itimerspec at = {0}; /* off */
-
     if (ns != LOOP_NEVER)
         at.it_value = (struct timespec){ns / NS_PER_S, ns % NS_PER_S};
     timerfd_settime(timer, TFD_TIMER_ABSTIME | TFD_TIMER_CANCEL_ON_SET, &at, NULL);
@@ -154,7 +152,6 @@ static void dispatch(struct loop *loop, const struct epoll_event *event)
 {
     const struct source *source = loop->sources;
     uint64_t count;
-
     while (source && source->number != event->data.u64)
         source = source->next;
     if (!source)
@@ -167,7 +164,6 @@ static void dispatch(struct loop *loop, const struct epoll_event *event)
 int loop_run(struct loop *loop)
 {
     struct epoll_event event[LOOP_BATCH];
-
     loop->stop = false;
     while (!loop->stop) {
         int n = epoll_wait(loop->epoll_fd, event, LOOP_BATCH, -1);
@@ -182,7 +178,6 @@ int loop_run(struct loop *loop)
 void loop_stop(struct loop *loop)
 {
     int saved_errno = errno; /* may run in a signal handler */
-
     eventfd_write(loop->stop_fd, 1);
     errno = saved_errno;
 }

@@ -31,7 +31,6 @@
 static int check_size(uint64_t size)
 {
     struct sysinfo info;
-
     if (!size || size % LAYOUT_PAGE_SIZE) {
         log_error(
             "--memory",
@@ -75,7 +74,6 @@ static void set_regions(struct mem *mem, uint8_t *hva, uint64_t size)
     uint64_t low = MIN(size, LAYOUT_LOW_RAM_END);
     uint64_t high = size - low;
     uint64_t high_gpa = LAYOUT_HIGH_RAM;
-
     if (!range_within(high_gpa, high, HT_HOLE_START))
         high_gpa = HT_HOLE_END;
     mem->region[0] = (struct mem_region){.gpa = 0, .size = low, .hva = hva};
@@ -87,7 +85,6 @@ static void set_regions(struct mem *mem, uint8_t *hva, uint64_t size)
 int mem_init(struct mem *mem, uint64_t size)
 {
     void *hva = NULL;
-
     *mem = (struct mem){.fd = -1};
     int err = check_size(size);
     if (err)

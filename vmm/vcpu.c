@@ -73,7 +73,6 @@ static void exit_io(struct vcpu *v)
     const struct kvm_run *run = v->run;
     struct bus *pio = v->all->config.pio;
     uint8_t *data = (uint8_t *)v->run + run->io.data_offset;
-
     for (uint32_t i = 0; i < run->io.count; i++, data += run->io.size) {
         if (run->io.direction == KVM_EXIT_IO_OUT)
             bus_write(pio, run->io.port, data, run->io.size);
@@ -86,7 +85,6 @@ static void exit_mmio(struct vcpu *v)
 {
     struct kvm_run *run = v->run;
     struct bus *mmio = v->all->config.mmio;
-
     if (run->mmio.is_write)
         bus_write(mmio, run->mmio.phys_addr, run->mmio.data, run->mmio.len);
     else
@@ -160,7 +158,6 @@ static enum verdict fail(const struct vcpu *v, int err)
     uint32_t reason = v->run->exit_reason;
     const char *name = reason < ARRAY_SIZE(unexpected) ? unexpected[reason] : NULL;
     char text[96];
-
     describe(v->run, text, sizeof(text));
     if (err && !(err == -EFAULT && reason == UAPI_KVM_EXIT_MEMORY_FAULT))
         log_error(v->name,
@@ -176,7 +173,6 @@ static enum verdict fail(const struct vcpu *v, int err)
 static enum verdict run_once(struct vcpu *v)
 {
     const struct vcpus_config *config = &v->all->config;
-
     if (ioctl(v->fd, KVM_RUN, 0)) {
         int err = -errno;
         if (err == -EINTR)
@@ -216,7 +212,6 @@ static void set_immediate_exit(struct kvm_run *run, uint8_t value)
 static bool enter(struct vcpu *v)
 {
     struct vcpus *all = v->all;
-
     pthread_mutex_lock(&all->lock);
     while (!all->quit && (all->paused || v->ended))
         pthread_cond_wait(&all->changed, &all->lock);
@@ -232,7 +227,6 @@ static bool enter(struct vcpu *v)
 static void leave(struct vcpu *v, bool ended)
 {
     struct vcpus *all = v->all;
-
     pthread_mutex_lock(&all->lock);
     v->ended = ended;
     all->running--;
@@ -244,7 +238,6 @@ static void *vcpu_thread(void *opaque)
 {
     struct vcpu *v = opaque;
     const struct vcpus_config *config = &v->all->config;
-
     pthread_setname_np(pthread_self(), v->name);
     while (enter(v)) {
         enum verdict verdict;
@@ -308,7 +301,6 @@ int vcpus_start(struct vcpus *vcpus)
     struct sigaction action = {.sa_handler = on_kick, .sa_flags = SA_RESTART};
     sigset_t others, old;
     int err = 0;
-
     sigaction(KICK, &action, NULL);
     sigfillset(&others);
     sigdelset(&others, KICK);
@@ -359,7 +351,6 @@ static int create(struct vcpu *v, const struct kvm *kvm)
 {
     struct vcpus *all = v->all;
     struct cpuid_policy *policy = &all->config.cpuid;
-
     v->fd = ioctl(kvm_vm_fd(kvm), KVM_CREATE_VCPU, (unsigned long)v->index);
     if (v->fd < 0)
         return -errno;
