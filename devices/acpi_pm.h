@@ -1,6 +1,6 @@
 /*
  * acpi_pm.h: ACPI fixed hardware (ACPI 6.5, 4.8): PM1a event and control blocks, the power
- * management timer, S5. The reset register is 0xCF9 (i8042.c).
+ * management timer, S5. The reset register is 0xCF9 (pci_host.c).
  */
 #pragma once
 

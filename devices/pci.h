@@ -17,6 +17,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "devices/platform.h"
 #include "vmm/log.h"
 
 #define PCI_CONFIG_SIZE     4096
@@ -76,21 +77,15 @@ struct pci_bus {
      * anywhere that is free. */
     uint64_t mmio64_base, mmio64_size;
     struct pci_dev host_bridge;
-    /* The reset control register in the middle of CF8; set before the guest runs. */
-    uint8_t (*reset_read)(void *opaque);
-    void (*reset_write)(void *opaque, uint8_t value);
-    void *reset_opaque;
-    struct log_limit complaints; /* BARs that the guest put where they cannot be */
+    _Atomic uint8_t reset_control; /* in the middle of CF8, at CF9 */
+    struct power power;            /* who resets; set by the machine before the guest runs */
+    struct log_limit complaints;   /* BARs that the guest put where they cannot be */
 };
 
 /* PIO and MMIO are where CF8/CFC and the ECAM window are registered (pci_host.c) and where
  * functions register their BARs. Adds the host bridge at 00.0. */
 int pci_bus_init(struct pci_bus *bus, struct bus *pio, struct bus *mmio);
 void pci_bus_fini(struct pci_bus *bus);
-/* Byte accesses at port 0xCF9, which lies inside CF8, go to these; without them it reads all
- * ones. Called with no lock held. */
-void pci_bus_set_reset_hook(struct pci_bus *bus, uint8_t (*read)(void *opaque),
-                            void (*write)(void *opaque, uint8_t value), void *opaque);
 
 /* Sets identification, class and the writable bits common to all type-0 functions. */
 void pci_dev_init(struct pci_dev *dev, const struct pci_dev_ops *ops, const char *name);

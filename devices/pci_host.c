@@ -4,13 +4,13 @@
  * PCI Local Bus 3.0, 3.2.2.3.2 "Software Generation of Configuration Transactions": the address
  * latch at port CF8, written and read as 32 bits only, and the data port CFC. PCI Express Base
  * 3.0, 7.2.2 "PCI Express Enhanced Configuration Access Mechanism (ECAM)": 4 KiB of MMIO for
- * each function, bus number in address bits 27:20.
+ * each function, bus number in address bits 27:20. Intel ICH10 datasheet, 13.7.5 "RST_CNT -
+ * Reset Control Register": the byte at CF9.
  *
- * Accesses of other sizes at CF8 do not reach the latch; the chipset's reset control register
- * answers at CF9 (i8042.c implements it). Left out: AMD's extended CF8 (register bits 11:8 in
- * bits 27:24), which guests with ECAM do not need; CF8 configuration mechanism #2.
+ * Accesses of other sizes at CF8 do not reach the latch. Left out: AMD's extended CF8 (register
+ * bits 11:8 in bits 27:24), which guests with ECAM do not need; CF8 configuration mechanism #2.
  *
- * vCPU threads call in. The latch is atomic: there is no lock here.
+ * vCPU threads call in. Latch and reset control are atomic: there is no lock here.
  */
 #include "devices/pci.h"
 
@@ -23,6 +23,12 @@
 #define CONFIG_DATA    4
 
 #define CONFIG_ENABLE 0x80000000U /* bus 23:16, device 15:11, function 10:8, register 7:2 */
+
+/* 0 to 1 of RST_CPU resets, of the kind that SYS_RST and FULL_RST choose; the whole machine is
+ * reset here in any case. */
+#define RST_CNT_SYS_RST  0x02
+#define RST_CNT_RST_CPU  0x04
+#define RST_CNT_FULL_RST 0x08
 
 /*
  * The host bridge of an Intel Xeon E5 v2 ("DMI2", 8086:0e00 revision 4), as it is at 00:00.0 of
@@ -39,8 +45,8 @@ static uint64_t ports_read(void *opaque, uint64_t offset, unsigned size)
     struct pci_bus *bus = opaque;
     if (offset == CONFIG_ADDRESS && size == 4)
         return bus->config_address;
-    if (offset == RESET_CONTROL && size == 1 && bus->reset_read)
-        return bus->reset_read(bus->reset_opaque);
+    if (offset == RESET_CONTROL && size == 1)
+        return bus->reset_control;
     uint32_t address = bus->config_address;
     if (offset < CONFIG_DATA || !(address & CONFIG_ENABLE))
         return all_ones(size);
@@ -48,13 +54,22 @@ static uint64_t ports_read(void *opaque, uint64_t offset, unsigned size)
                                (address & 0xfc) + (unsigned)(offset - CONFIG_DATA), size);
 }
 
+/* The reset puts this register back to 0, too: RST_CPU never stays set, each 1 is an edge. */
+static void reset_control_write(struct pci_bus *bus, uint8_t value)
+{
+    bool reset = value & RST_CNT_RST_CPU;
+    bus->reset_control = reset ? 0 : value & (RST_CNT_SYS_RST | RST_CNT_FULL_RST);
+    if (reset && bus->power.ops)
+        bus->power.ops->reset(bus->power.opaque);
+}
+
 static void ports_write(void *opaque, uint64_t offset, unsigned size, uint64_t value)
 {
     struct pci_bus *bus = opaque;
     if (offset == CONFIG_ADDRESS && size == 4)
         bus->config_address = (uint32_t)value;
-    else if (offset == RESET_CONTROL && size == 1 && bus->reset_write)
-        bus->reset_write(bus->reset_opaque, (uint8_t)value);
+    else if (offset == RESET_CONTROL && size == 1)
+        reset_control_write(bus, (uint8_t)value);
     if (offset < CONFIG_DATA)
         return;
     uint32_t address = bus->config_address;
@@ -115,12 +130,4 @@ void pci_bus_fini(struct pci_bus *bus)
     pci_bus_remove(bus, &bus->host_bridge);
     bus_remove(bus->mmio, LAYOUT_ECAM);
     bus_remove(bus->pio, LAYOUT_PORT_PCI);
-}
-
-void pci_bus_set_reset_hook(struct pci_bus *bus, uint8_t (*read)(void *opaque),
-                            void (*write)(void *opaque, uint8_t value), void *opaque)
-{
-    bus->reset_read = read;
-    bus->reset_write = write;
-    bus->reset_opaque = opaque;
 }

@@ -340,9 +340,7 @@ static void devices_down(struct machine *m)
 static int pci_up(struct machine *m)
 {
     int err = pci_bus_init(&m->pci, &m->pio, &m->mmio);
-    if (!err)
-        pci_bus_set_reset_hook(&m->pci, i8042_reset_control_read, i8042_reset_control_write,
-                               m->i8042);
+    m->pci.power = (struct power){.ops = &power_ops, .opaque = m};
     return err;
 }
 
