@@ -262,11 +262,6 @@ const struct kvm_cpuid2 *kvm_supported_cpuid(const struct kvm *kvm)
     return kvm->cpuid;
 }
 
-unsigned kvm_phys_bits(const struct kvm *kvm)
-{
-    return cpuid_phys_bits(kvm->cpuid);
-}
-
 int kvm_vm_fd(const struct kvm *kvm)
 {
     return kvm->vm_fd;

@@ -28,6 +28,7 @@
 #include "devices/uart16550.h"
 #include "vmm/bus.h"
 #include "vmm/console.h"
+#include "vmm/cpuid.h"
 #include "vmm/kvm.h"
 #include "vmm/layout.h"
 #include "vmm/log.h"
@@ -176,17 +177,12 @@ static int files_up(struct machine *m)
     return 0;
 }
 
-static void close_fd(int *fd)
-{
-    if (*fd >= 0)
-        close(*fd);
-    *fd = -1;
-}
-
 static void files_down(struct machine *m)
 {
-    close_fd(&m->initrd_fd);
-    close_fd(&m->kernel_fd);
+    if (m->initrd_fd >= 0)
+        close(m->initrd_fd);
+    if (m->kernel_fd >= 0)
+        close(m->kernel_fd);
 }
 
 /* ---- memory and KVM ---- */
@@ -255,9 +251,7 @@ static int signals_up(struct machine *m)
 
 static void signals_down(struct machine *m)
 {
-    if (m->signal_fd >= 0)
-        loop_remove(m->loop, m->signal_fd);
-    close_fd(&m->signal_fd);
+    loop_close(m->loop, m->signal_fd);
     pthread_sigmask(SIG_SETMASK, &m->old_signals, NULL);
 }
 
@@ -380,7 +374,7 @@ static int window_up(struct machine *m)
     if (!size)
         return 0;
     uint64_t base = align_up(MAX(LAYOUT_HIGH_RAM, last->gpa + last->size), align);
-    unsigned bits = kvm_phys_bits(m->kvm);
+    unsigned bits = cpuid_phys_bits(kvm_supported_cpuid(m->kvm));
     if (!range_within(base, size, 1ULL << bits)) {
         log_error(NULL,
                   "cannot place the devices' BARs: %llu GiB from 0x%llx end above the "
