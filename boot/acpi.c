@@ -116,8 +116,7 @@ static void name_hid(struct aml *out, const char *path, const char *id)
         aml_string(out, id);
 }
 
-/*
- * _OSC: hands the guest what a bus without root ports has: power management events, error
+/* _OSC: hands the guest what a bus without root ports has: power management events, error
  * reporting and the capability structures of its endpoints. Hot-plug stays ungranted: no slots.
  */
 static void pci_osc(struct aml *out)
@@ -169,11 +168,9 @@ static void pci_osc(struct aml *out)
     aml_end(out, method);
 }
 
-/*
- * What the bridge forwards: all ports but its own, and the windows for BARs. The 64-bit window
+/* What the bridge forwards: all ports but its own, and the windows for BARs. The 64-bit window
  * is not called prefetchable: Linux refuses a BAR that is not prefetchable in one that is, and
- * puts prefetchable BARs in either.
- */
+ * puts prefetchable BARs in either. */
 static void pci_crs(struct aml *out, const struct acpi_config *config)
 {
     enum { ENTIRE_RANGE = 3, READ_WRITE = 1, CACHEABLE = 1 << 1 };

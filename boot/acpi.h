@@ -33,8 +33,6 @@ struct acpi_config {
     unsigned devices;
 };
 
-/*
- * Writes all tables to BUF, which the guest sees at GPA (the RSDP is first); *SIZE is the room
- * at entry and what was used at return. -ENOSPC when it does not fit.
- */
+/* Writes all tables to BUF, which the guest sees at GPA (the RSDP is first); *SIZE is the room
+ * at entry and what was used at return. -ENOSPC when it does not fit. */
 int acpi_build(const struct acpi_config *config, uint64_t gpa, uint8_t *buf, size_t *size);

@@ -38,11 +38,9 @@ struct boot_config {
     uint64_t rsdp;         /* gpa of ACPI's root pointer */
 };
 
-/*
- * Finds the format, loads kernel, initrd, command line, boot parameters and page tables into
+/* Finds the format, loads kernel, initrd, command line, boot parameters and page tables into
  * MEM and describes the entry. 0, or a negative errno after logging one line that says what is
- * wrong and what to give instead.
- */
+ * wrong and what to give instead. */
 int boot_load(const struct boot_config *config, struct mem *mem, struct boot_entry *entry);
 
 /* The first SIZE bytes of the file FD to TO; WHAT is its role in messages. 0, or -EIO or what

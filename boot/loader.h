@@ -35,11 +35,9 @@ int foreign_refuse(const struct boot_config *config);
 /* Whether the file carries a Multiboot or Multiboot2 header with a right checksum. */
 bool foreign_multiboot(const struct boot_config *config);
 
-/*
- * A kernel may occupy low RAM that the memory map shows as usable. boot_claim() checks it and
+/* A kernel may occupy low RAM that the memory map shows as usable. boot_claim() checks it and
  * gives the host address; boot_overlaps() tells whether a range touches what the loaders put
- * below 1 MiB (tables, boot parameters, command line, stack).
- */
+ * below 1 MiB (tables, boot parameters, command line, stack). */
 int boot_claim(const struct boot_config *config, const struct mem *mem, uint64_t gpa,
                uint64_t size, uint8_t **hva);
 bool boot_overlaps(uint64_t gpa, uint64_t size);

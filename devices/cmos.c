@@ -163,11 +163,9 @@ static void load_time(struct cmos *c, int64_t now)
     c->ram[CMOS_CENTURY] = encode(c, year / 100);
 }
 
-/*
- * The time registers are what it is now. The next update comes half a second later, as after a
+/* The time registers are what it is now. The next update comes half a second later, as after a
  * reset of the divider chain, which is what setting the clock to the second relies on. Fields
- * out of range carry over: whatever they hold is some time.
- */
+ * out of range carry over: whatever they hold is some time. */
 static void store_time(struct cmos *c)
 {
     int64_t host = c->now_ns(c->clock_opaque);

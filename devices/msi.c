@@ -197,11 +197,9 @@ static void bind_run(struct msi *msi, unsigned start, unsigned count, const int 
         msi->vector[start + i].bound = fds[i] >= 0;
 }
 
-/*
- * Gives the device every eventfd that it does not have yet. Vectors not in use are bridged by
+/* Gives the device every eventfd that it does not have yet. Vectors not in use are bridged by
  * -1: each call is expensive at a real device, and where vectors cannot be added one by one the
- * first call decides how many there are. Those that it has are left alone.
- */
+ * first call decides how many there are. Those that it has are left alone. */
 static void bind_new(struct msi *msi)
 {
     int fds[MSIX_VECTORS_MAX];
@@ -223,11 +221,9 @@ static void bind_new(struct msi *msi)
     }
 }
 
-/*
- * Brings vectors [FIRST, END) to what the guest wants. With FORESIGHT a masked vector that has
+/* Brings vectors [FIRST, END) to what the guest wants. With FORESIGHT a masked vector that has
  * a message is given to the device too: the guest is about to use it, and devices that cannot
- * take a vector more later are spared the interruption.
- */
+ * take a vector more later are spared the interruption. */
 static void update(struct msi *msi, unsigned first, unsigned end, bool foresight)
 {
     bool fresh = false;

@@ -145,12 +145,10 @@ uint64_t pci_bar_value(const struct pci_dev *dev, unsigned bar)
     return value & bar_address_mask(dev, bar);
 }
 
-/*
- * Whether a BAR with the value ADDR can be decoded. Guests size BARs with decoding left on and
+/* Whether a BAR with the value ADDR can be decoded. Guests size BARs with decoding left on and
  * move 64-bit ones in two steps: neither may put a device over the interrupt controllers or
  * where no address is. All ones in a 32-bit BAR, or in the lower half of a 64-bit one, is the
- * range that ends at 4 GiB; all ones in the upper half is far beyond 52 bits.
- */
+ * range that ends at 4 GiB; all ones in the upper half is far beyond 52 bits. */
 static bool bar_address_sane(const struct pci_bar *bar, uint64_t addr)
 {
     if (!addr)
@@ -250,10 +248,8 @@ static unsigned step(unsigned offset, unsigned left)
     return size;
 }
 
-/*
- * Header Type bit 7 (6.2.1): system software looks for functions 1-7 of a slot only when
- * function 0 has it, and a function that came from a card of several may be alone here.
- */
+/* Header Type bit 7 (6.2.1): system software looks for functions 1-7 of a slot only when
+ * function 0 has it, and a function that came from a card of several may be alone here. */
 static uint32_t fix_header_type(const struct pci_dev *dev, unsigned offset, unsigned size,
                                 uint32_t value)
 {
@@ -448,11 +444,9 @@ static void log_misfit(struct plan *plan, const struct pci_dev *dev, unsigned i)
               (unsigned long long)((w->size - w->used) / KIB));
 }
 
-/*
- * Largest first and in the order of the functions among equals: then every window is filled
+/* Largest first and in the order of the functions among equals: then every window is filled
  * without a gap, provided that it begins on a multiple of the largest. STORE says whether to
- * write the addresses down and to complain, or only to count.
- */
+ * write the addresses down and to complain, or only to count. */
 static int plan_fill(struct plan *plan, const struct pci_bus *bus, bool store)
 {
     int err = 0;

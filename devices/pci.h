@@ -31,18 +31,14 @@ struct pci_bus;
 struct pci_dev;
 
 struct pci_dev_ops {
-    /*
-     * Configuration access: OFFSET < 4096, SIZE 1, 2 or 4, naturally aligned. Both may be NULL;
+    /* Configuration access: OFFSET < 4096, SIZE 1, 2 or 4, naturally aligned. Both may be NULL;
      * then pci_config_read() and pci_config_write() serve. A function that adds something calls
-     * these two from its own.
-     */
+     * these two from its own. */
     uint32_t (*config_read)(struct pci_dev *dev, unsigned offset, unsigned size);
     void (*config_write)(struct pci_dev *dev, unsigned offset, unsigned size, uint32_t value);
-    /*
-     * BAR is decoded at ADDR from now on (register it on its bus, add memory slots) or no
+    /* BAR is decoded at ADDR from now on (register it on its bus, add memory slots) or no
      * longer. A failure leaves it unmapped; -EEXIST (something is there already) is tried again
-     * later.
-     */
+     * later. */
     int (*bar_map)(struct pci_dev *dev, unsigned bar, uint64_t addr);
     void (*bar_unmap)(struct pci_dev *dev, unsigned bar);
 };
@@ -105,12 +101,10 @@ void pci_bus_remove(struct pci_bus *bus, struct pci_dev *dev);
 /* A slot with no function on it, from 1 up; -ENOSPC. */
 int pci_bus_free_slot(const struct pci_bus *bus);
 
-/*
- * Gives every BAR of every function an address, as firmware would: largest first, naturally
+/* Gives every BAR of every function an address, as firmware would: largest first, naturally
  * aligned, 64-bit BARs in the 64-bit window when they are prefetchable or larger than 128 MiB
  * or the 32-bit window is full. Decoding stays off. One that does not fit is a logged error
- * with the figures, and -ENOSPC.
- */
+ * with the figures, and -ENOSPC. */
 int pci_bus_assign(struct pci_bus *bus);
 /* How large (0: no need of one), and how aligned, the 64-bit window has to be for
  * pci_bus_assign(). */

@@ -30,12 +30,10 @@
 #define RST_CNT_RST_CPU  0x04
 #define RST_CNT_FULL_RST 0x08
 
-/*
- * The host bridge of an Intel Xeon E5 v2 ("DMI2", 8086:0e00 revision 4), as it is at 00:00.0 of
+/* The host bridge of an Intel Xeon E5 v2 ("DMI2", 8086:0e00 revision 4), as it is at 00:00.0 of
  * many real machines. Linux has neither a fixup nor a driver for this function, it is not one
  * of those it takes peer-to-peer DMA for granted with, and it does not tell that the machine is
- * virtual. It has no registers here beyond the header.
- */
+ * virtual. It has no registers here beyond the header. */
 #define HOST_BRIDGE_VENDOR    0x8086
 #define HOST_BRIDGE_DEVICE    0x0e00
 #define HOST_BRIDGE_CLASS_REV 0x06000004 /* bridge, host */

@@ -95,10 +95,8 @@ void bus_remove(struct bus *bus, uint64_t base)
     pthread_rwlock_unlock(&bus->lock);
 }
 
-/*
- * One step of an access: copies what is at ADDR, which may be nobody (no ops), and returns how
- * many of LEN bytes go there in one piece.
- */
+/* One step of an access: copies what is at ADDR, which may be nobody (no ops), and returns how
+ * many of LEN bytes go there in one piece. */
 static unsigned bus_step(struct bus *bus, uint64_t addr, unsigned len, struct bus_range *out)
 {
     uint64_t left = len;

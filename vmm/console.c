@@ -106,11 +106,9 @@ static void install_restore(void)
     atexit(restore_all);
 }
 
-/*
- * Raw mode: every key goes to the guest. Output processing stays on, so that messages on
+/* Raw mode: every key goes to the guest. Output processing stays on, so that messages on
  * standard error still start at the left. Called again for every input: after a stop and a
- * return to the foreground the shell has changed the modes.
- */
+ * return to the foreground the shell has changed the modes. */
 static bool take_terminal(struct console *c)
 {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
@@ -280,11 +278,9 @@ void console_rx_ready(struct console *c)
 
 /* ---- output ---- */
 
-/*
- * Whether the reader of the output takes something now, or within a second when it has not
+/* Whether the reader of the output takes something now, or within a second when it has not
  * let us wait in vain before. All signals are blocked meanwhile: the kicks of a thread that
- * wants this vCPU to stop would start the wait anew each time.
- */
+ * wants this vCPU to stop would start the wait anew each time. */
 static bool wait_writable(struct console *c)
 {
     struct timespec wait = {.tv_sec = c->stalled ? 0 : CONSOLE_WRITE_WAIT_S};

@@ -270,12 +270,10 @@ static void add_signature(struct list *list, const struct guest *g)
     add(list, &e);
 }
 
-/*
- * TSC frequency = crystal * EBX / EAX. The crystal has to be KVM's local APIC timer clock of
+/* TSC frequency = crystal * EBX / EAX. The crystal has to be KVM's local APIC timer clock of
  * 1 GHz, since Linux takes it for that. EBX is kept below 2^32 / 10^6, since Linux multiplies
  * it with the crystal's kHz in 32 bits: the fraction of the least error under that limit is
- * within a fraction of a ppm, far better than a whole number of MHz.
- */
+ * within a fraction of a ppm, far better than a whole number of MHz. */
 static void tsc_ratio(uint32_t khz, uint32_t *num, uint32_t *den)
 {
     const uint64_t crystal_khz = 1000000;
