@@ -15,6 +15,7 @@
 #include <errno.h>
 #include <pthread.h>
 #include <stdlib.h>
+#include <time.h>
 
 #include "vmm/bus.h"
 #include "vmm/layout.h"
@@ -52,23 +53,15 @@ struct acpi_pm {
     int timer;
     bool armed;
 
-    int64_t (*now_ns)(void *opaque);
-    void *clock_opaque;
     int64_t start_ns;   /* the timer's 0: the host's uptime is not the guest's business */
     int64_t last_ticks; /* at the last pm_update() */
 
     uint16_t sts, en, cnt;
 };
 
-static int64_t host_now(void *opaque)
-{
-    (void)opaque;
-    return clock_ns(CLOCK_MONOTONIC);
-}
-
 static int64_t pm_ticks(const struct acpi_pm *pm)
 {
-    int64_t ns = pm->now_ns(pm->clock_opaque) - pm->start_ns;
+    int64_t ns = loop_now(CLOCK_MONOTONIC) - pm->start_ns;
     return ns / NS_PER_S * PM_TMR_HZ + ns % NS_PER_S * PM_TMR_HZ / NS_PER_S;
 }
 
@@ -190,16 +183,6 @@ void acpi_pm_reset(struct acpi_pm *pm)
     pthread_mutex_unlock(&pm->lock);
 }
 
-void acpi_pm_set_clock(struct acpi_pm *pm, int64_t (*now_ns)(void *opaque), void *opaque)
-{
-    pthread_mutex_lock(&pm->lock);
-    pm->now_ns = now_ns;
-    pm->clock_opaque = opaque;
-    pm->start_ns = now_ns(opaque);
-    pm->last_ticks = 0;
-    pthread_mutex_unlock(&pm->lock);
-}
-
 int acpi_pm_create(struct acpi_pm **out, struct bus *pio, struct loop *loop,
                    struct irq_line sci, struct power power)
 {
@@ -211,8 +194,8 @@ int acpi_pm_create(struct acpi_pm **out, struct bus *pio, struct loop *loop,
                            .pio = pio,
                            .loop = loop,
                            .sci = sci,
-                           .power = power};
-    acpi_pm_set_clock(pm, host_now, NULL);
+                           .power = power,
+                           .start_ns = loop_now(CLOCK_MONOTONIC)};
     pm->timer = loop_add_timer(loop, CLOCK_MONOTONIC, pm_timer, pm);
     int err = pm->timer < 0 ? pm->timer : bus_add(pio, &range);
     if (err) {

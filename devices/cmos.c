@@ -17,6 +17,7 @@
 #include <pthread.h>
 #include <stdbool.h>
 #include <stdlib.h>
+#include <time.h>
 
 #include "vmm/bus.h"
 #include "vmm/layout.h"
@@ -82,8 +83,6 @@ struct cmos {
     int timer;
     int64_t armed_ns; /* host time the timer is set to */
 
-    int64_t (*now_ns)(void *opaque);
-    void *clock_opaque;
     /* The guest's second begins OFFSET_NS before the host's, and is numbered OFFSET_S more.
      * Two parts, as the nanoseconds of a year that the guest may choose do not fit 64 bits. */
     int64_t offset_ns, offset_s;
@@ -93,16 +92,10 @@ struct cmos {
     uint8_t ram[CMOS_SIZE]; /* the time registers in it are current only while SET is on */
 };
 
-static int64_t host_now(void *opaque)
-{
-    (void)opaque;
-    return clock_ns(CLOCK_REALTIME);
-}
-
 /* Nanoseconds in the guest's phase; numbered as seconds by guest_second(). */
 static int64_t cmos_now(const struct cmos *c)
 {
-    return c->now_ns(c->clock_opaque) + c->offset_ns;
+    return loop_now(CLOCK_REALTIME) + c->offset_ns;
 }
 
 static int64_t guest_second(const struct cmos *c, int64_t now)
@@ -168,7 +161,7 @@ static void load_time(struct cmos *c, int64_t now)
  * out of range carry over: whatever they hold is some time. */
 static void store_time(struct cmos *c)
 {
-    int64_t host = c->now_ns(c->clock_opaque);
+    int64_t host = loop_now(CLOCK_REALTIME);
     struct tm tm = {
         .tm_sec = decode(c, c->ram[RTC_SECONDS]),
         .tm_min = decode(c, c->ram[RTC_MINUTES]),
@@ -417,16 +410,6 @@ void cmos_reset(struct cmos *c)
     pthread_mutex_unlock(&c->lock);
 }
 
-void cmos_set_clock(struct cmos *c, int64_t (*now_ns)(void *opaque), void *opaque)
-{
-    pthread_mutex_lock(&c->lock);
-    c->now_ns = now_ns;
-    c->clock_opaque = opaque;
-    c->last_ns = cmos_now(c);
-    cmos_follow(c);
-    pthread_mutex_unlock(&c->lock);
-}
-
 int cmos_create(struct cmos **out, struct bus *pio, struct loop *loop, struct irq_line irq,
                 uint64_t low_ram, uint64_t high_ram)
 {
@@ -438,8 +421,7 @@ int cmos_create(struct cmos **out, struct bus *pio, struct loop *loop, struct ir
                        .pio = pio,
                        .loop = loop,
                        .irq = irq,
-                       .armed_ns = LOOP_NEVER,
-                       .now_ns = host_now};
+                       .armed_ns = LOOP_NEVER};
     c->last_ns = cmos_now(c);
     cmos_power_on(c, low_ram, high_ram);
     c->timer = loop_add_timer(loop, CLOCK_REALTIME, cmos_timer, c);

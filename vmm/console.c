@@ -28,6 +28,7 @@
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <termios.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "vmm/log.h"
@@ -221,7 +222,7 @@ static int wait_for_foreground(struct console *c)
     c->timer = loop_add_timer(c->loop, CLOCK_MONOTONIC, timer_expired, c);
     if (c->timer < 0)
         return c->timer;
-    loop_timer_set(c->timer, clock_ns(CLOCK_MONOTONIC) + NS_PER_S);
+    loop_timer_set(c->timer, loop_now(CLOCK_MONOTONIC) + NS_PER_S);
     return 0;
 }
 

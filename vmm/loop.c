@@ -13,6 +13,7 @@
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/timerfd.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "vmm/util.h"
@@ -78,6 +79,13 @@ int loop_add_eventfd(struct loop *loop, loop_fn *fn, void *opaque)
 int loop_add_timer(struct loop *loop, int clock, loop_fn *fn, void *opaque)
 {
     return add_counter(loop, timerfd_create(clock, TFD_CLOEXEC | TFD_NONBLOCK), fn, opaque);
+}
+
+int64_t loop_now(int clock)
+{
+    struct timespec now;
+    clock_gettime(clock, &now);
+    return now.tv_sec * NS_PER_S + now.tv_nsec;
 }
 
 void loop_timer_set(int timer, int64_t ns)

@@ -28,6 +28,8 @@ int loop_add_timer(struct loop *loop, int clock, loop_fn *fn, void *opaque);
 void loop_close(struct loop *loop, int fd); /* what is negative is ignored */
 /* TIMER fires when its clock shows NS, once, and whenever that clock is set. Any thread. */
 void loop_timer_set(int timer, int64_t ns);
+/* What CLOCK shows, in nanoseconds. */
+int64_t loop_now(int clock);
 
 /* Runs until loop_stop(); returns at once when that was called since the last return (one
  * return answers all stops so far; a stop that comes later ends the next run). Any thread may

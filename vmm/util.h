@@ -8,7 +8,6 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
-#include <time.h>
 
 #define ARRAY_SIZE(a)                   (sizeof(a) / sizeof((a)[0]))
 #define container_of(ptr, type, member) ((type *)((char *)(ptr)-offsetof(type, member)))
@@ -89,13 +88,6 @@ static inline void put_le32(void *p, uint32_t v)
 static inline void put_le64(void *p, uint64_t v)
 {
     put_le(p, 8, v);
-}
-
-static inline int64_t clock_ns(clockid_t clock)
-{
-    struct timespec now;
-    clock_gettime(clock, &now);
-    return now.tv_sec * NS_PER_S + now.tv_nsec;
 }
 
 /* All ones in SIZE bytes: what a read of nothing gives on this architecture. */
