@@ -397,6 +397,7 @@ static int vcpus_up(struct machine *m)
         .cpuid = {.signature = m->opt->signature, .cpus = m->opt->cpus},
         .pio = &m->pio,
         .mmio = &m->mmio,
+        .mem = &m->mem,
         .opaque = m,
         .event = vcpu_ended,
         .fault = vcpu_faulted,
