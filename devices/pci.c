@@ -337,18 +337,6 @@ void pci_bus_remove(struct pci_bus *bus, struct pci_dev *dev)
     pthread_mutex_unlock(&bus->lock);
 }
 
-int pci_bus_free_slot(const struct pci_bus *bus)
-{
-    for (unsigned slot = 1; slot < PCI_SLOTS; slot++) {
-        unsigned fn = 0;
-        while (fn < 8 && !bus->dev[PCI_DEVFN(slot, fn)])
-            fn++;
-        if (fn == 8)
-            return (int)slot;
-    }
-    return -ENOSPC;
-}
-
 void pci_bus_reset(struct pci_bus *bus)
 {
     pthread_mutex_lock(&bus->lock);

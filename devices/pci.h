@@ -98,8 +98,6 @@ int pci_dev_add_cap(struct pci_dev *dev, uint8_t id, uint8_t len);
 int pci_bus_add(struct pci_bus *bus, struct pci_dev *dev, uint8_t devfn);
 /* Unmaps its BARs. */
 void pci_bus_remove(struct pci_bus *bus, struct pci_dev *dev);
-/* A slot with no function on it, from 1 up; -ENOSPC. */
-int pci_bus_free_slot(const struct pci_bus *bus);
 
 /* Gives every BAR of every function an address, as firmware would: largest first, naturally
  * aligned, 64-bit BARs in the 64-bit window when they are prefetchable or larger than 128 MiB
