@@ -442,8 +442,9 @@ static size_t mcfg(struct aml *out)
 /* Table 5.3. The first checksum is that of ACPI 1.0's 20 bytes, the other one of all. */
 static void rsdp(uint8_t *at, uint64_t xsdt)
 {
+    static const char signature[8] = {'R', 'S', 'D', ' ', 'P', 'T', 'R', ' '};
     memset(at, 0, RSDP_SIZE);
-    memcpy(at, "RSD PTR ", 8);
+    memcpy(at, signature, sizeof(signature));
     memcpy(at + 9, header_template.oem_id, sizeof(header_template.oem_id));
     at[15] = 2; /* revision */
     put_le32(at + 20, RSDP_SIZE);
