@@ -50,7 +50,8 @@ struct console {
     bool file;     /* input is always ready and epoll does not take it: a file, /dev/null */
     bool watching; /* input is in the loop */
     bool ended;
-    bool escape; /* the last byte was Ctrl-A */
+    bool background; /* when take_terminal() looked last */
+    bool escape;     /* the last byte was Ctrl-A */
     size_t start, len;
     uint8_t buffer[CONSOLE_BUFFER]; /* input that the guest has not taken */
 
@@ -110,14 +111,15 @@ static void install_restore(void)
 /* Raw mode: every key goes to the guest. Output processing stays on, so that messages on
  * standard error still start at the left. Called again for every input: after a stop and a
  * return to the foreground the shell has changed the modes. */
-static bool take_terminal(struct console *c)
+static void take_terminal(struct console *c)
 {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
-    if (in_background(c->in_fd))
-        return false;
+    c->background = in_background(c->in_fd);
+    if (c->background)
+        return;
     if (!c->raw) {
         if (tcgetattr(c->in_fd, &c->modes) < 0)
-            return true; /* no terminal: nothing to take */
+            return; /* no terminal: nothing to take */
         pthread_once(&once, install_restore);
         c->raw = true;
         c->next = atomic_load(&raw_consoles);
@@ -127,7 +129,6 @@ static bool take_terminal(struct console *c)
     cfmakeraw(&raw);
     raw.c_oflag = c->modes.c_oflag;
     tcsetattr(c->in_fd, TCSANOW, &raw);
-    return true;
 }
 
 static void release_terminal(struct console *c)
@@ -200,7 +201,8 @@ static void input_ready(void *opaque, uint32_t events)
 {
     struct console *c = opaque;
     (void)events;
-    if (take_terminal(c))
+    take_terminal(c);
+    if (!c->background)
         fill(c);
     watch(c);
 }
@@ -229,10 +231,9 @@ static int wait_for_foreground(struct console *c)
 /* Puts the input into the loop, or takes it out, as there is room for it and leave to read. */
 static int try_watch(struct console *c)
 {
-    bool background = in_background(c->in_fd);
-    bool wanted = !c->ended && !background && c->len < sizeof(c->buffer);
+    bool wanted = !c->ended && !c->background && c->len < sizeof(c->buffer);
     int err = 0;
-    if (background && !c->ended)
+    if (c->background && !c->ended)
         err = wait_for_foreground(c);
     if (err || c->file || wanted == c->watching)
         return err;
