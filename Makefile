@@ -2,8 +2,9 @@
 # is there. Products and logs are under build/; downloads and kernels under ~/.cache/minivmm.
 #
 #   make [CC=clang] [STATIC=1] [SANITIZE=1] [V=1]   build/minivmm; V=1 shows the commands
-#   make demo | check | check-long            the main job; tests; all tests
-#   make unit | tiny | host                   one kind of test
+#   make demo | check                         the main job; all tests
+#   make demo-ci | bench                      emulated devices: the job in CI; figures
+#   make unit | tiny | emulated | host        one kind of test
 #   make lint | format | install | clean
 
 PREFIX  ?= /usr/local
@@ -47,6 +48,7 @@ $B/unit-tests: $(UOBJ) $(LIB)
 
 include tests/guests/guests.mk
 include tests/emulated/vfio-emu.mk
+include tests/bench/bench.mk
 
 $B/obj/%.o: %.c Makefile
 	@mkdir -p $(@D)
@@ -58,16 +60,17 @@ $B/obj/%.o: %.c Makefile
 unit: build/unit-tests
 	build/unit-tests --timeout 60
 
-tiny cli host:
+tiny emulated cli host:
 	tests/check.sh $@
 
 check:
 	tests/setup.sh build unit lint host
 	tests/check.sh
 
-check-long:
-	tests/setup.sh build unit lint host
-	tests/check.sh style unit clang lint tiny cli sanitize host-long
+demo-ci:
+	tests/setup.sh build
+	$(MAKE) -s all emu guests
+	tests/demo-ci.sh
 
 demo:
 	tests/setup.sh build host
@@ -90,4 +93,4 @@ install: all
 clean:
 	rm -rf build
 
-.PHONY: all guests unit tiny cli host check check-long demo lint format install clean
+.PHONY: all guests unit tiny emulated cli host check demo demo-ci lint format install clean

@@ -22,7 +22,7 @@ tap() {
 
 part_unit() {
     make -s build/unit-tests || return
-    build/unit-tests --timeout 60 --tap=build/results/unit.tap >build/results/unit.log 2>&1
+    timeout 600 build/unit-tests --timeout 60 --tap=build/results/unit.tap >build/results/unit.log 2>&1
     local status=$?
     tap <build/results/unit.tap >"$RESULTS/unit.txt"
     return $status
@@ -30,12 +30,15 @@ part_unit() {
 
 # The same tests with ASan and UBSan: a report ends the process, so the verdicts say it.
 part_sanitize() {
-    make -s SANITIZE=1 build/sanitize/unit-tests build/sanitize/minivmm || return
-    build/sanitize/unit-tests --timeout 120 --tap=build/results/sanitize.tap >build/results/sanitize.log 2>&1
+    make -s SANITIZE=1 build/sanitize/unit-tests build/sanitize/minivmm build/sanitize/vfio-emu || return
+    timeout 900 build/sanitize/unit-tests --timeout 120 --tap=build/results/sanitize.tap >build/results/sanitize.log 2>&1
     local status=$?
     tap <build/results/sanitize.tap | sed 's/unit/sanitize/' >"$RESULTS/sanitize.txt"
-    MINIVMM=build/sanitize/minivmm RESULT=build/results/sanitize-tiny.txt tests/tiny.sh || status=1
-    sed 's/tiny/sanitize-tiny/' build/results/sanitize-tiny.txt >>"$RESULTS/sanitize.txt"
+    local kind
+    for kind in tiny emulated; do
+        MINIVMM=build/sanitize/minivmm RESULT=build/results/sanitize-$kind.txt tests/$kind.sh || status=1
+        sed "s/$kind/sanitize-$kind/" build/results/sanitize-$kind.txt >>"$RESULTS/sanitize.txt"
+    done
     return $status
 }
 
@@ -63,21 +66,20 @@ part_tiny() {
     make -s all && tests/tiny.sh
 }
 
+part_emulated() {
+    make -s all emu || return
+    local status=0
+    tests/emulated.sh || status=1
+    tests/emulated/check.sh | tee -a "$RESULTS/emulated.txt"
+    return $((PIPESTATUS[0] ? 1 : status))
+}
+
 part_cli() {
     make -s all && tests/cli.sh
 }
 
-# What has been seen to pass on an idle and on a loaded machine. The others (host-long) are written
-# but run into their limits or into faults of QEMU's SVM under load: see tests/host/README.md.
 part_host() {
-    make -s STATIC=1 && make -s guests && HOST_LIMIT=2400 tests/host/check.sh layout boot display nvme tools
-}
-
-part_host-long () {
-    make -s STATIC=1 && make -s guests && HOST_LIMIT=2400 tests/host/check.sh
-    local status=$?
-    mv "$RESULTS/host.txt" "$RESULTS/host-long.txt"
-    return $status
+    make -s STATIC=1 all emu && make -s guests && tests/host/check.sh
 }
 
 # Runs one part, its output shown as it comes; a broken part becomes a FAIL line.
@@ -96,7 +98,7 @@ run() {
     echo "== $part: $(grep -c '^PASS ' "$RESULTS/$part.txt") passed, $((SECONDS - began)) s"
 }
 
-parts=${*:-style unit clang lint tiny cli sanitize host}
+parts=${*:-style unit clang lint tiny emulated cli sanitize host}
 for part in $parts; do
     run "$part"
 done

@@ -50,6 +50,7 @@ struct vfio_user {
     struct vfio_user_conn conn;
     struct vfio_user_caps caps; /* the server's */
     unsigned send_fds;          /* descriptors that it takes in a message */
+    bool bypassed;              /* the guest reaches it also past the socket */
     struct user_region region[REGIONS_MAX];
 };
 
@@ -181,6 +182,7 @@ static int region_info(struct vfio_device *dev, uint32_t index, struct vfio_regi
         region->areas = 0;
     if (!err)
         find_ioeventfds(user, region, &r->io);
+    user->bypassed |= region->areas || region->ioeventfds;
     return err;
 }
 
@@ -244,7 +246,9 @@ static int region_write(struct vfio_device *dev, const struct vfio_region *regio
     if (err)
         return err;
     memcpy(m.data, data, len);
-    if (region->posted && user->caps.twin) {
+    /* A bus keeps the order of a processor's writes: none may be under way on the socket when
+     * the next one takes another way to the server. */
+    if (region->posted && user->caps.twin && !user->bypassed) {
         struct vfio_user_write_multi write = {
             .offset = offset, .region = region->index, .count = (uint32_t)len};
         memcpy(&write.data, data, len);

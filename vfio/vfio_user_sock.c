@@ -9,7 +9,8 @@
  * server longer than TIMEOUT_MS, whatever it sends meanwhile.
  *
  * Posted writes of other threads wait in a queue for the lock's holder to send them. They are
- * used with a twin socket only: without one, a server that waits for our reply to its DMA_READ
+ * used for devices that have neither direct memory nor ioeventfds (vfio_user.c), and with a
+ * twin socket only: without one, a server that waits for our reply to its DMA_READ
  * would find our write instead, and most cannot cope.
  *
  * The server is not trusted. What breaks the protocol ends the connection, once and for ever:

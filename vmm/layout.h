@@ -51,8 +51,8 @@
 #define LAYOUT_PORT_COM1      0x3f8
 #define LAYOUT_PORT_ACPI      0x600 /* PM1 event, PM1 control, PM timer: devices/acpi_pm.h */
 #define LAYOUT_PORT_PCI       0xcf8
-#define LAYOUT_PORT_BARS      0xd000 /* window for I/O BARs */
-#define LAYOUT_PORT_BARS_SIZE 0x2000
+#define LAYOUT_PORT_BARS      0x1000 /* window for I/O BARs: above all of a PC's own ports */
+#define LAYOUT_PORT_BARS_SIZE 0xf000
 
 /* Global system interrupts: IOAPIC inputs 0-23. PCI INTx uses 16-23, see pci_intx_gsi(). */
 #define LAYOUT_GSI_PIT       0

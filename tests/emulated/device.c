@@ -62,7 +62,8 @@ static uint64_t access_piece(struct emu *emu, bool write, unsigned index, uint64
         copy(write, mem, data, count);
         return count;
     }
-    for (const struct emu_area *a = region->area; a < region->area + region->areas; a++) {
+    for (unsigned i = 0; i < region->areas; i++) {
+        const struct emu_area *a = &region->area[i];
         uint64_t at = offset - a->offset, n;
 
         if (at >= a->size) /* also when it is before the area */
@@ -74,7 +75,8 @@ static uint64_t access_piece(struct emu *emu, bool write, unsigned index, uint64
             copy(write, mem, data, n);
         return n;
     }
-    for (const struct emu_reg *reg = region->reg; reg < region->reg + region->regs; reg++) {
+    for (unsigned i = 0; i < region->regs; i++) {
+        const struct emu_reg *reg = &region->reg[i];
         uint64_t at = offset - reg->offset, n;
 
         if (at >= reg->width)
@@ -212,8 +214,8 @@ void emu_reset(struct emu *emu)
     for (unsigned i = 0; i < emu->device->regions; i++) {
         const struct emu_region *r = &emu->device->region[i];
 
-        for (const struct emu_reg *reg = r->reg; reg < r->reg + r->regs; reg++)
-            emu_put(emu, i, reg->offset, reg->width, reg->reset);
+        for (unsigned n = 0; n < r->regs; n++)
+            emu_put(emu, i, r->reg[n].offset, r->reg[n].width, r->reg[n].reset);
     }
     for (unsigned i = 0; i < emu->doorbells; i++)
         eventfd_read(emu->doorbell[i].fd, &rings);
@@ -240,13 +242,13 @@ static int region_create(struct emu *emu, unsigned i)
         return -errno;
     emu->region[i].mem = mem;
     emu->region[i].size = size;
-    for (const struct emu_reg *reg = r->reg; reg < r->reg + r->regs; reg++) {
-        if (!reg->doorbell || emu->doorbells == EMU_DOORBELLS_MAX)
+    for (unsigned n = 0; n < r->regs; n++) {
+        if (!r->reg[n].doorbell || emu->doorbells == EMU_DOORBELLS_MAX)
             continue;
         fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
         if (fd < 0)
             return -errno;
-        emu->doorbell[emu->doorbells++] = (struct emu_doorbell){i, reg, fd};
+        emu->doorbell[emu->doorbells++] = (struct emu_doorbell){i, &r->reg[n], fd};
     }
     return 0;
 }

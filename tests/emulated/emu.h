@@ -32,7 +32,7 @@ enum {
     EMU_VECTORS_MAX = 64,
     EMU_DOORBELLS_MAX = 8,
     EMU_MAPS_MAX = 128, /* DMA_MAPs at a time */
-    EMU_FDS_MAX = 64,   /* descriptors in a message */
+    EMU_FDS_MAX = 128,  /* descriptors in a message */
 };
 
 /* A register: little endian, WIDTH (1, 2, 4 or 8) bytes at OFFSET; accesses may cover a part of

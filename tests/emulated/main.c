@@ -65,14 +65,19 @@ __attribute__((format(printf, 2, 3))) static int fail(int status, const char *fm
 
     fputs("vfio-emu: ", stderr);
     va_start(args, fmt);
+    /* clang-tidy 14 loses va_start() when it checks several files in one run. */
+    /* NOLINTNEXTLINE(clang-analyzer-valist.Uninitialized) */
     vfprintf(stderr, fmt, args);
     va_end(args);
     fputc('\n', stderr);
     return status;
 }
 
+#define USAGE "--socket PATH [--once] [--trace] DEVICE[,option=value...]"
+
 static void list(void)
 {
+    printf("Usage: vfio-emu " USAGE "\n\n");
     for (size_t i = 0; i < ARRAY_SIZE(devices); i++)
         printf("%-10s %s\n", devices[i]->name, devices[i]->help);
     printf("\nOptions, as in gpu,vram=8G,fds=1:\n");
@@ -212,23 +217,26 @@ static int listen_at(const char *path, int *out)
     return 0;
 }
 
-/* Serves one client: 0, or the negative errno that ended it. */
-static int serve(const struct emu_device *device, const struct emu_config *config, int fd,
-                 int stop)
+/* Serves one client, and returns whether to go on to the next. One that says nothing (another
+ * vfio-emu that wants to know whether this one lives) is none. */
+static bool serve(const struct emu_device *device, const struct emu_config *config, int fd,
+                  int stop, bool once)
 {
     struct emu *emu;
     int err = emu_create(&emu, device, config, fd, stop);
+    bool more;
 
     if (err) {
         fail(0, "%s: cannot make a device: %s", device->name, strerror(-err));
-        return err;
+        return true;
     }
     err = emu_serve(emu);
     if (err && err != -ECANCELED)
         fail(0, "client: cannot be served further: %s; --trace shows the messages",
              strerror(-err));
+    more = err != -ECANCELED && !(once && emu->negotiated);
     emu_destroy(emu);
-    return err;
+    return more;
 }
 
 int main(int argc, char **argv)
@@ -236,12 +244,12 @@ int main(int argc, char **argv)
     struct emu_config config = {0};
     const struct emu_device *device = NULL;
     const char *path = NULL;
-    bool once = false;
-    int status, listener = -1, stop, err = 0;
+    bool once = false, more = true;
+    int status, listener = -1, stop;
     sigset_t signals;
 
     for (int i = 1; i < argc; i++) {
-        if (!strcmp(argv[i], "--list"))
+        if (!strcmp(argv[i], "--list") || !strcmp(argv[i], "--help"))
             return list(), 0;
         if (!strcmp(argv[i], "--once"))
             once = true;
@@ -250,10 +258,7 @@ int main(int argc, char **argv)
         else if (!strcmp(argv[i], "--socket") && i + 1 < argc)
             path = argv[++i];
         else if (argv[i][0] == '-' || device)
-            return fail(STATUS_USAGE,
-                        "%s: cannot use this argument; give "
-                        "--socket PATH [--once] [--trace] DEVICE[,option=value...]",
-                        argv[i]);
+            return fail(STATUS_USAGE, "%s: cannot use this argument; give " USAGE, argv[i]);
         else if ((status = parse_device(argv[i], &device, &config)))
             return status;
     }
@@ -270,19 +275,21 @@ int main(int argc, char **argv)
     status = listen_at(path, &listener);
     if (status)
         return status;
-    fprintf(stdout, "vfio-emu: %s on %s\n", device->name, path);
+    printf("vfio-emu: %s on %s\n", device->name, path);
     fflush(stdout);
-    while (err != -ECANCELED) {
+    while (more) {
         struct pollfd p[] = {{stop, POLLIN, 0}, {listener, POLLIN, 0}};
+        int fd;
 
-        if (poll(p, ARRAY_SIZE(p), -1) > 0 && !p[0].revents) {
-            int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
-
-            err = serve(device, &config, fd, stop);
-            close(fd);
-        }
-        if (p[0].revents || once)
+        if (poll(p, ARRAY_SIZE(p), -1) < 0)
+            continue;
+        if (p[0].revents)
             break;
+        fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+        if (fd < 0)
+            continue;
+        more = serve(device, &config, fd, stop, once);
+        close(fd);
     }
     unlink(path);
     return 0;

@@ -88,8 +88,8 @@ static int version(struct emu *emu, struct emu_msg *in, struct emu_msg *out)
         return -EINVAL;
     v.minor = 0;
     n = snprintf(text, sizeof(text),
-                 "{\"capabilities\":{\"max_msg_fds\":%ju,\"max_data_xfer_size\":%ju,"
-                 "\"max_dma_maps\":%u,\"pgsizes\":4096",
+                 "{\"capabilities\":{\"max_msg_fds\":%lu,\"max_data_xfer_size\":%lu,"
+                 "\"max_dma_maps\":%d,\"pgsizes\":4096",
                  c->fds, c->xfer, EMU_MAPS_MAX);
     if (json_number(json, "write_multiple", 0))
         n += snprintf(text + n, sizeof(text) - n, ",\"write_multiple\":true");
@@ -267,41 +267,43 @@ static int get_info(struct emu *emu, struct emu_msg *in, struct emu_msg *out)
 
 static int get_region_info(struct emu *emu, struct emu_msg *in, struct emu_msg *out)
 {
-    struct {
-        struct vfio_region_info info;
-        struct vfio_region_info_cap_sparse_mmap sparse;
-        struct vfio_region_sparse_mmap_area area[16];
-    } r = {.sparse.header = {VFIO_REGION_INFO_CAP_SPARSE_MMAP, 1, 0}};
+    struct vfio_region_info_cap_sparse_mmap cap = {
+        .header = {VFIO_REGION_INFO_CAP_SPARSE_MMAP, 1, 0}};
+    struct vfio_region_info info;
     const struct emu_region *region;
-    uint32_t argsz, size = sizeof(r.info);
+    uint32_t room;
 
-    memcpy(&r.info, in->data, sizeof(r.info));
-    argsz = r.info.argsz;
-    if (argsz < sizeof(r.info) || r.info.index >= emu->device->regions)
+    memcpy(&info, in->data, sizeof(info));
+    room = info.argsz;
+    if (room < sizeof(info) || info.index >= emu->device->regions)
         return -EINVAL;
-    region = &emu->device->region[r.info.index];
-    for (unsigned i = 0; i < region->areas && r.sparse.nr_areas < ARRAY_SIZE(r.area); i++)
-        if (region->area[i].kind == EMU_MAPPABLE)
-            r.area[r.sparse.nr_areas++] = (struct vfio_region_sparse_mmap_area){
-                region->area[i].offset, region->area[i].size};
-    r.info.flags = region->flags;
-    r.info.cap_offset = 0;
-    r.info.size = emu->region[r.info.index].size;
-    r.info.offset = 0;
-    if (emu->config.mmap && emu->peer_fds && (region->memory || r.sparse.nr_areas)) {
-        r.info.flags |= VFIO_REGION_INFO_FLAG_MMAP;
-        out->fd[out->fds++] = emu->region[r.info.index].fd;
-        if (r.sparse.nr_areas) {
-            r.info.flags |= VFIO_REGION_INFO_FLAG_CAPS;
-            size += (uint32_t)(sizeof(r.sparse) + r.sparse.nr_areas * sizeof(r.area[0]));
+    region = &emu->device->region[info.index];
+    info = (struct vfio_region_info){.argsz = sizeof(info),
+                                     .flags = region->flags,
+                                     .index = info.index,
+                                     .size = emu->region[info.index].size};
+    for (unsigned i = 0; i < region->areas; i++)
+        cap.nr_areas += region->area[i].kind == EMU_MAPPABLE;
+    if (emu->config.mmap && emu->peer_fds && (region->memory || cap.nr_areas)) {
+        info.flags |= VFIO_REGION_INFO_FLAG_MMAP;
+        out->fd[out->fds++] = emu->region[info.index].fd;
+        if (cap.nr_areas) {
+            info.flags |= VFIO_REGION_INFO_FLAG_CAPS;
+            info.argsz += (uint32_t)(sizeof(cap) + cap.nr_areas * sizeof(cap.areas[0]));
         }
     }
-    r.info.argsz = size;
-    if (size > argsz)
-        size = sizeof(r.info); /* the client asks again, with room for all */
-    else if (size > sizeof(r.info))
-        r.info.cap_offset = sizeof(r.info);
-    reply_with(out, &r, size);
+    if (info.argsz > sizeof(info) && info.argsz <= room)
+        info.cap_offset = sizeof(info); /* else the client asks again, with room for all */
+    reply_with(out, &info, sizeof(info));
+    if (!info.cap_offset)
+        return 0;
+    reply_with(out, &cap, sizeof(cap));
+    for (unsigned i = 0; i < region->areas; i++) {
+        const struct emu_area *a = &region->area[i];
+
+        if (a->kind == EMU_MAPPABLE)
+            reply_with(out, (uint64_t[]){a->offset, a->size}, sizeof(cap.areas[0]));
+    }
     return 0;
 }
 
@@ -339,14 +341,6 @@ static int get_io_fds(struct emu *emu, struct emu_msg *in, struct emu_msg *out)
 
 /* ---- interrupts ---- */
 
-/* Flags of an interrupt as the options have them. */
-static uint32_t irq_flags(const struct emu *emu, uint32_t index)
-{
-    uint32_t flags = emu->device->irq[index].flags;
-
-    return emu->config.automask ? flags : flags & VFIO_IRQ_INFO_EVENTFD;
-}
-
 static int get_irq_info(struct emu *emu, struct emu_msg *in, struct emu_msg *out)
 {
     struct vfio_irq_info info;
@@ -355,7 +349,9 @@ static int get_irq_info(struct emu *emu, struct emu_msg *in, struct emu_msg *out
     if (info.argsz < sizeof(info) || info.index >= emu->device->irqs)
         return -EINVAL;
     info.argsz = sizeof(info);
-    info.flags = irq_flags(emu, info.index);
+    info.flags = emu->device->irq[info.index].flags;
+    if (!emu->config.automask)
+        info.flags &= VFIO_IRQ_INFO_EVENTFD;
     info.count = emu->device->irq[info.index].count;
     reply_with(out, &info, sizeof(info));
     return 0;
@@ -488,33 +484,26 @@ static int region_write_multi(struct emu *emu, struct emu_msg *in, struct emu_ms
 
 /* ---- the loop ---- */
 
-#define ACCESS_FIELDS "offset:8 region:4 count:4"
-#define DMA_FIELDS    "address:8 count:8"
+#define COMMAND(name, min, fds, handle, fields) \
+    [VFIO_USER_##name] = {#name, fields, min, fds, handle}
 
 const struct emu_command emu_command[EMU_COMMANDS] = {
-    [VFIO_USER_VERSION] = {"VERSION", "major:2 minor:2 text", 4, 0, version},
-    [VFIO_USER_DMA_MAP] = {"DMA_MAP", "argsz:4 flags:4 offset:8 address:8 size:8", 32, 1,
-                           dma_map},
-    [VFIO_USER_DMA_UNMAP] = {"DMA_UNMAP", "argsz:4 flags:4 address:8 size:8", 24, 0, dma_unmap},
-    [VFIO_USER_DEVICE_GET_INFO] = {"DEVICE_GET_INFO", "argsz:4 flags:4 regions:4 irqs:4", 16, 0,
-                                   get_info},
-    [VFIO_USER_DEVICE_GET_REGION_INFO] = {"DEVICE_GET_REGION_INFO",
-                                          "argsz:4 flags:4 index:4 cap:4 size:8 offset:8", 32,
-                                          0, get_region_info},
-    [VFIO_USER_DEVICE_GET_REGION_IO_FDS] = {"DEVICE_GET_REGION_IO_FDS",
-                                            "argsz:4 flags:4 index:4 count:4", 16, 0,
-                                            get_io_fds},
-    [VFIO_USER_DEVICE_GET_IRQ_INFO] = {"DEVICE_GET_IRQ_INFO", "argsz:4 flags:4 index:4 count:4",
-                                       16, 0, get_irq_info},
-    [VFIO_USER_DEVICE_SET_IRQS] = {"DEVICE_SET_IRQS", "argsz:4 flags:4 index:4 start:4 count:4",
-                                   20, EMU_FDS_MAX, set_irqs},
-    [VFIO_USER_REGION_READ] = {"REGION_READ", ACCESS_FIELDS, 16, 0, region_read},
-    [VFIO_USER_REGION_WRITE] = {"REGION_WRITE", ACCESS_FIELDS, 16, 0, region_write},
-    [VFIO_USER_DMA_READ] = {"DMA_READ", DMA_FIELDS, 0, 0, NULL}, /* the server's own */
-    [VFIO_USER_DMA_WRITE] = {"DMA_WRITE", DMA_FIELDS, 0, 0, NULL},
-    [VFIO_USER_DEVICE_RESET] = {"DEVICE_RESET", "", 0, 0, device_reset},
-    [VFIO_USER_REGION_WRITE_MULTI] = {"REGION_WRITE_MULTI", "writes:8", 8, 0,
-                                      region_write_multi},
+    COMMAND(VERSION, 4, 0, version, "major:2 minor:2 text"),
+    COMMAND(DMA_MAP, 32, 1, dma_map, "argsz:4 flags:4 offset:8 address:8 size:8"),
+    COMMAND(DMA_UNMAP, 24, 0, dma_unmap, "argsz:4 flags:4 address:8 size:8"),
+    COMMAND(DEVICE_GET_INFO, 16, 0, get_info, "argsz:4 flags:4 regions:4 irqs:4"),
+    COMMAND(DEVICE_GET_REGION_INFO, 32, 0, get_region_info,
+            "argsz:4 flags:4 index:4 cap:4 size:8 offset:8"),
+    COMMAND(DEVICE_GET_REGION_IO_FDS, 16, 0, get_io_fds, "argsz:4 flags:4 index:4 count:4"),
+    COMMAND(DEVICE_GET_IRQ_INFO, 16, 0, get_irq_info, "argsz:4 flags:4 index:4 count:4"),
+    COMMAND(DEVICE_SET_IRQS, 20, EMU_FDS_MAX, set_irqs,
+            "argsz:4 flags:4 index:4 start:4 count:4"),
+    COMMAND(REGION_READ, 16, 0, region_read, "offset:8 region:4 count:4"),
+    COMMAND(REGION_WRITE, 16, 0, region_write, "offset:8 region:4 count:4"),
+    COMMAND(DMA_READ, 0, 0, NULL, "address:8 count:8"), /* the server's own */
+    COMMAND(DMA_WRITE, 0, 0, NULL, "address:8 count:8"),
+    COMMAND(DEVICE_RESET, 0, 0, device_reset, ""),
+    COMMAND(REGION_WRITE_MULTI, 8, 0, region_write_multi, "writes:8"),
 };
 
 static int handle(struct emu *emu, struct emu_msg *in, struct emu_msg *out)

@@ -17,7 +17,7 @@
 
 union fd_control {
     char buf[CMSG_SPACE(sizeof(int) * EMU_FDS_MAX)];
-    struct cmsghdr align;
+    struct cmsghdr head;
 };
 
 int emu_wait(const struct emu *emu, int fd, short events)
@@ -59,14 +59,28 @@ static void trace_payload(const char *fields, const uint8_t *data, size_t len)
         data += width;
         len -= width;
     }
-    if (len && strstr(fields, "text"))
+    if (strstr(fields, "text")) {
         fprintf(stderr, " %.*s", (int)len, (const char *)data);
-    else if (len)
-        fprintf(stderr, " data");
-    for (size_t i = 0; i < MIN(len, 16U) && !strstr(fields, "text"); i++)
-        fprintf(stderr, " %02x", data[i]);
-    if (len > 16 && !strstr(fields, "text"))
+        return;
+    }
+    for (size_t i = 0; i < MIN(len, 16U); i++)
+        fprintf(stderr, "%s %02x", i ? "" : " data", data[i]);
+    if (len > 16)
         fprintf(stderr, " ... %zu bytes", len);
+}
+
+/* " (SCRATCH)" for an access to that register. */
+static void trace_register(const struct emu *emu, const uint8_t *data)
+{
+    struct vfio_user_region_access a;
+
+    memcpy(&a, data, sizeof(a));
+    if (a.region >= emu->device->regions)
+        return;
+    const struct emu_region *r = &emu->device->region[a.region];
+    for (unsigned i = 0; i < r->regs; i++)
+        if (a.offset - r->reg[i].offset < r->reg[i].width)
+            fprintf(stderr, " (%s)", r->reg[i].name);
 }
 
 static void trace(const struct emu *emu, const char *way, const struct emu_msg *msg, size_t len)
@@ -83,6 +97,9 @@ static void trace(const struct emu *emu, const char *way, const struct emu_msg *
         fprintf(stderr, " error %u: %s", h->error, strerror((int)h->error));
     else if (len > sizeof(*h))
         trace_payload(c && c->fields ? c->fields : "", msg->data, len - sizeof(*h));
+    if ((h->command == VFIO_USER_REGION_READ || h->command == VFIO_USER_REGION_WRITE) &&
+        len >= sizeof(*h) + sizeof(struct vfio_user_region_access))
+        trace_register(emu, msg->data);
     fprintf(stderr, msg->fds ? ", %u descriptors\n" : "\n", msg->fds);
 }
 
@@ -175,13 +192,12 @@ int emu_send(struct emu *emu, int fd, struct emu_msg *msg, size_t len)
 
     trace(emu, "->", msg, len);
     if (msg->fds) {
+        control.head = (struct cmsghdr){.cmsg_len = CMSG_LEN(msg->fds * sizeof(int)),
+                                        .cmsg_level = SOL_SOCKET,
+                                        .cmsg_type = SCM_RIGHTS};
+        memcpy(CMSG_DATA(&control.head), msg->fd, msg->fds * sizeof(int));
         m.msg_control = &control;
         m.msg_controllen = CMSG_SPACE(msg->fds * sizeof(int));
-        memset(&control, 0, sizeof(control));
-        *CMSG_FIRSTHDR(&m) = (struct cmsghdr){.cmsg_len = CMSG_LEN(msg->fds * sizeof(int)),
-                                              .cmsg_level = SOL_SOCKET,
-                                              .cmsg_type = SCM_RIGHTS};
-        memcpy(CMSG_DATA(CMSG_FIRSTHDR(&m)), msg->fd, msg->fds * sizeof(int));
     }
     while (iov.iov_len) {
         ssize_t n = sendmsg(fd, &m, MSG_DONTWAIT | MSG_NOSIGNAL);

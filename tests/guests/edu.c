@@ -6,6 +6,9 @@
  * The interrupt input is the one minivmm's ACPI tables would say, 16 + (slot + pin - 1) % 8;
  * the word `gsi=N` says another (under QEMU itself the routing differs). The device's 4096-byte
  * buffer is never used to its last byte: QEMU ends itself then.
+ *
+ * With the word `reboot` all of it is done, the machine is reset with MSI and bus mastering
+ * enabled, and all is done once more; CMOS RAM remembers which time it is.
  */
 #include "lib.h"
 
@@ -25,9 +28,8 @@ enum { /* registers */
 };
 enum { STATUS_COMPUTING = 0x01, STATUS_IRQ = 0x80 };
 enum { DMA_START = 1, DMA_TO_RAM = 2, DMA_IRQ = 4, DMA_DONE = 0x100 };
-enum { COMMAND = 4, COMMAND_MEM = 2, COMMAND_MASTER = 4, COMMAND_NO_INTX = 0x400 };
-enum { STATUS = 6, BAR0 = 0x10, CAPABILITIES = 0x34, IRQ_LINE = 0x3c, IRQ_PIN = 0x3d };
-enum { CAP_MSI = 5, MSI_ENABLE = 1, MSI_64BIT = 0x80 };
+enum { MSI_ENABLE = 1, MSI_64BIT = 0x80 };
+enum { CMOS_REBOOTED = 0x50 };
 enum { INTX_VECTOR = 0x60, MSI_VECTOR = 0x61, ROUNDS = 1000, DMA_LEN = 2048 };
 
 static uint32_t bdf, gsi;
@@ -63,11 +65,11 @@ static bool find(void)
         if (pci_read32(devfn, 0) != 0x11e81234)
             continue;
         bdf = devfn;
-        regs = pci_read32(bdf, BAR0) & ~0xfu;
-        unsigned pin = pci_read8(bdf, IRQ_PIN);
-        gsi = (uint32_t)arg_number("gsi", 16 + ((devfn >> 3) + pin - 1) % 8);
+        regs = pci_read32(bdf, PCI_BAR0) & ~0xfu;
+        unsigned pin = pci_read8(bdf, PCI_IRQ_PIN);
+        gsi = (uint32_t)arg_number("gsi", pci_intx_gsi(bdf));
         print("edu at 00:%02x.%x, registers at %lx, pin %u, line %u, input %u\n", devfn >> 3,
-              devfn & 7, regs, pin, pci_read8(bdf, IRQ_LINE), gsi);
+              devfn & 7, regs, pin, pci_read8(bdf, PCI_IRQ_LINE), gsi);
         return regs && pin == 1;
     }
     return false;
@@ -128,29 +130,19 @@ static void intx(void)
     rounds("INTx");
     factorial_interrupt();
 
-    pci_write16(bdf, COMMAND, COMMAND_MEM | COMMAND_MASTER | COMMAND_NO_INTX);
+    pci_write16(bdf, PCI_COMMAND, COMMAND_MEM | COMMAND_MASTER | COMMAND_NO_INTX);
     irqs = 0;
     edu_write(EDU_IRQ_RAISE, 1);
     bool quiet = !wait_irqs(&irqs, 1, 50);
-    check(quiet && (pci_read16(bdf, STATUS) & 8), "none while disabled, pending in STATUS");
-    pci_write16(bdf, COMMAND, COMMAND_MEM | COMMAND_MASTER);
+    check(quiet && (pci_read16(bdf, PCI_STATUS) & 8), "none while disabled, pending in STATUS");
+    pci_write16(bdf, PCI_COMMAND, COMMAND_MEM | COMMAND_MASTER);
     check(wait_irqs(&irqs, 1, 3000) && irqs == 1, "it comes when enabled again");
     ioapic_route(gsi, INTX_VECTOR, IOAPIC_MASKED);
 }
 
-static unsigned find_capability(uint8_t id)
-{
-    unsigned at = pci_read8(bdf, CAPABILITIES) & 0xfc;
-
-    for (unsigned i = 0; i < 48 && at; i++, at = pci_read8(bdf, at + 1) & 0xfc)
-        if (pci_read8(bdf, at) == id)
-            return at;
-    return 0;
-}
-
 static void msi(void)
 {
-    unsigned cap = find_capability(CAP_MSI);
+    unsigned cap = pci_capability(bdf, CAP_MSI);
 
     if (!check(cap, "MSI capability at %x", cap))
         return;
@@ -194,17 +186,21 @@ static void dma_at(uint64_t addr)
           addr);
 }
 
-/* 1 MiB below the end of the highest RAM that 32 bits reach, and of all RAM. */
+/* 1 MiB below the end of the highest RAM below LIMIT. */
 static uint64_t ram_top(uint64_t limit)
 {
-    const struct start_info *info = start_info_get();
-    const struct memmap_entry *map = (const void *)(uintptr_t)info->memmap;
-    uint64_t end = 0;
+    return (ram_end(limit) - 0x100000) & ~0xfffULL;
+}
 
-    for (unsigned i = 0; i < info->memmap_entries; i++)
-        if (map[i].type == MEMMAP_RAM && map[i].base < limit && map[i].base + map[i].size > end)
-            end = map[i].base + map[i].size;
-    return (end - 0x100000) & ~0xfffULL;
+static void reboot(void)
+{
+    if (!arg("reboot") || cmos_read(CMOS_REBOOTED) == 0xb1)
+        return;
+    cmos_write(CMOS_REBOOTED, 0xb1);
+    outb(0xcf9, 0x02);
+    outb(0xcf9, 0x06);
+    for (;;)
+        __asm__ volatile("hlt");
 }
 
 int main(void)
@@ -215,7 +211,10 @@ int main(void)
     lapic_enable();
     if (!check(find(), "edu device on bus 0"))
         finish("edu");
-    pci_write16(bdf, COMMAND, COMMAND_MEM | COMMAND_MASTER);
+    pci_write16(bdf, PCI_COMMAND, COMMAND_MEM | COMMAND_MASTER);
+    /* No reset reaches QEMU's device: what raised an interrupt in a killed guest is still
+     * there. */
+    edu_write(EDU_IRQ_ACK, edu_read(EDU_IRQ_STATUS));
     registers();
     intx();
     msi();
@@ -223,5 +222,6 @@ int main(void)
     dma_at(low);
     if (high != low)
         dma_at(high);
+    reboot();
     finish("edu");
 }

@@ -12,12 +12,10 @@ enum { SLP_EN = 0x2000 };
 /* The first number of the package \_S5 in the DSDT (ACPI 6.5, 7.4.2; AML: 20.2). */
 static unsigned s5_sleep_type(void)
 {
-    const uint8_t *fadt = (const uint8_t *)acpi_table("FACP");
-    const uint8_t *dsdt = (const uint8_t *)(uintptr_t) * (const uint32_t *)(fadt + 40);
-    uint32_t length;
+    const struct acpi_header *dsdt = acpi_dsdt();
+    const uint8_t *end = (const uint8_t *)dsdt + dsdt->length;
 
-    memcpy(&length, dsdt + 4, sizeof(length));
-    for (const uint8_t *p = dsdt + 36; p + 10 < dsdt + length; p++) {
+    for (const uint8_t *p = (const uint8_t *)(dsdt + 1); p + 10 < end; p++) {
         if (memcmp(p, "_S5_\x12", 5) != 0)
             continue;
         p += 5;
@@ -55,16 +53,6 @@ static void reset_acpi(void)
 
     memcpy(&port, fadt + 120, sizeof(port)); /* reset register and value, ACPI 6.5, 5.2.9 */
     outb((uint16_t)port, fadt[128]);
-}
-
-static void triple_fault(void)
-{
-    static const struct {
-        uint16_t limit;
-        uint64_t base;
-    } __attribute__((packed)) none = {0, 0};
-
-    __asm__ volatile("lidt %0; int3" : : "m"(none));
 }
 
 /* There is no memory there, so nothing can be fetched: KVM has no answer to that. */

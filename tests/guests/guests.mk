@@ -4,14 +4,14 @@
 
 G       := build/guests
 GSRC    := tests/guests
-GUESTS  := serial timer smp cpuid acpi pci ram ends hostile edu
+GUESTS  := serial timer smp cpuid acpi pci ram ends hostile edu platform gpu wild
 HELLOS  := real.bin protected.bin long.bin vmlinux.elf
 GCFLAGS := -std=gnu17 -O2 -g -m64 -ffreestanding -fno-pic -mno-red-zone -mgeneral-regs-only \
            -fno-stack-protector -fno-asynchronous-unwind-tables -fcf-protection=none
 GLINK   := -m64 -nostdlib -static -no-pie -Wl,--build-id=none -Wl,-z,noexecstack \
            -Wl,-z,max-page-size=4096
 
-guests: $(GUESTS:%=$G/%.elf) $(HELLOS:%=$G/hello-%)
+guests: $(GUESTS:%=$G/%.elf) $(HELLOS:%=$G/hello-%) $G/platform.bin
 
 $G/%.o: $(GSRC)/%.c $(GSRC)/guests.mk
 	@mkdir -p $(@D)
@@ -23,6 +23,10 @@ $G/%.o: $(GSRC)/%.S $(GSRC)/guests.mk
 
 $G/%.elf: $G/%.o $G/start.o $G/lib.o $G/pc.o $(GSRC)/pvh.ld
 	$(CC) $(GLINK) -Wl,-T,$(GSRC)/pvh.ld -o $@ $(filter %.o,$^)
+
+# The same without ELF around it (start.S).
+$G/%.bin: $G/%.elf
+	objcopy -O binary $< $@
 
 # hello: one source, three modes; the address is where `--entry` loads it.
 $G/hello-real.o: DEFS := -DMODE=16

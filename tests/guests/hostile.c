@@ -222,13 +222,8 @@ static void mmio_high(void)
 /* Just over the end of RAM: half of the access is memory. */
 static void mmio_ram_end(void)
 {
-    const struct start_info *info = start_info_get();
-    const struct memmap_entry *map = (const void *)(uintptr_t)info->memmap;
-    uint64_t end = 0;
+    uint64_t end = ram_end(0xc0000000);
 
-    for (unsigned i = 0; i < info->memmap_entries; i++)
-        if (map[i].type == MEMMAP_RAM && map[i].base < 0xc0000000)
-            end = map[i].base + map[i].size;
     MMIO(uint32_t, end - 4) = 0x11223344;
     MMIO(uint64_t, end - 4) = 0x5566778899aabbcc;
     check(MMIO(uint64_t, end - 4) >> 32 == 0xffffffff && mmio_read32(end - 4) == 0x99aabbcc,

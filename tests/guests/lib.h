@@ -20,7 +20,8 @@
 void print(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 /* One line `ok   TEXT` or `FAIL TEXT`; finish() counts them. Returns OK. */
 bool check(bool ok, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-/* Prints the sum and ends the virtual machine by the debug-exit port: 0 pass, 1 fail. */
+/* Prints the sum and ends the virtual machine by the debug-exit port: 0 pass, 1 fail; where that
+ * is off, by power-off or a crash. */
 _Noreturn void finish(const char *name);
 
 void *memset(void *to, int value, size_t len);
@@ -57,6 +58,9 @@ const struct start_info *start_info_get(void);
 const char *arg(const char *name);
 uint64_t arg_number(const char *name, uint64_t otherwise);
 
+/* Where the highest RAM that begins below LIMIT ends. */
+uint64_t ram_end(uint64_t limit);
+
 /* Maps the 2 MiB around physical ADDR at a fixed place (one window, one processor). */
 void *window(uint64_t addr);
 
@@ -68,6 +72,7 @@ struct trap { /* as trap_common in start.S pushes it */
     uint64_t rip, cs, rflags, rsp, ss;
 };
 void on_trap(unsigned vector, void (*handler)(struct trap *trap));
+void triple_fault(void);
 void traps_load(void); /* on each processor; start.S's callees do it */
 
 /* An instruction at label FROM that traps is skipped: execution goes on at label TO. */
@@ -183,6 +188,9 @@ bool wait_count(const volatile uint32_t *count, uint32_t value, uint32_t ms);
 /* The same with interrupts on meanwhile. */
 bool wait_irqs(const volatile uint32_t *count, uint32_t value, uint32_t ms);
 
+/* Prints `boot BOOT` and `wait`, then waits for a byte on COM1, some seconds at most. */
+void wait_for_input(unsigned boot);
+
 #define PIT_HZ 1193182
 void pit_periodic(uint32_t hz); /* channel 0, mode 2 */
 void pit_stop(void);
@@ -203,6 +211,7 @@ enum { /* local APIC registers, Intel SDM volume 3, table 11-1 */
        LAPIC_LDR = 0xd0,
        LAPIC_DFR = 0xe0,
        LAPIC_SVR = 0xf0,
+       LAPIC_ISR = 0x100, /* 8 of 32 bits */
        LAPIC_ESR = 0x280,
        LAPIC_ICR = 0x300,
        LAPIC_ICR_HIGH = 0x310,
@@ -244,6 +253,12 @@ static inline unsigned lapic_id(void)
     return lapic_read(LAPIC_ID) >> 24;
 }
 
+/* False in VECTOR's own handler: this KVM does not wait for the end of interrupt. */
+static inline bool lapic_in_service(unsigned vector)
+{
+    return lapic_read(LAPIC_ISR + vector / 32 * 0x10) >> vector % 32 & 1;
+}
+
 void lapic_enable(void);
 void lapic_ipi(unsigned apic_id, uint32_t icr);
 uint32_t ioapic_read(unsigned reg);
@@ -259,6 +274,23 @@ void pci_write32(uint32_t bdf, unsigned reg, uint32_t value);
 uint16_t pci_read16(uint32_t bdf, unsigned reg);
 void pci_write16(uint32_t bdf, unsigned reg, uint16_t value);
 uint8_t pci_read8(uint32_t bdf, unsigned reg);
+/* Where the capability ID is, or 0. */
+unsigned pci_capability(uint32_t bdf, uint8_t id);
+/* The input of the IOAPIC, as minivmm's ACPI tables have it. */
+unsigned pci_intx_gsi(uint32_t bdf);
+
+enum { /* registers of every function */
+       PCI_COMMAND = 0x04,
+       PCI_STATUS = 0x06,
+       PCI_CLASS = 0x08,
+       PCI_BAR0 = 0x10,
+       PCI_ROM = 0x30,
+       PCI_CAPABILITIES = 0x34,
+       PCI_IRQ_LINE = 0x3c,
+       PCI_IRQ_PIN = 0x3d,
+};
+enum { COMMAND_IO = 1, COMMAND_MEM = 2, COMMAND_MASTER = 4, COMMAND_NO_INTX = 0x400 };
+enum { CAP_PM = 1, CAP_MSI = 5, CAP_EXP = 0x10, CAP_MSIX = 0x11 };
 
 /* --- pc.c: ACPI tables --- */
 
@@ -293,9 +325,23 @@ uint8_t acpi_sum(const void *data, size_t len);
 const struct acpi_rsdp *acpi_scan(void); /* in 0xE0000-0xFFFFF, as firmware leaves it */
 const struct acpi_rsdp *acpi_root(void); /* the start info's, else the one found */
 const struct acpi_header *acpi_table(const char *signature);
+const struct acpi_header *acpi_dsdt(void);
 uint64_t acpi_ecam(void); /* of bus 0, from MCFG; 0: none */
 /* The entry of the MADT after ENTRY (NULL: the first); NULL at the end. */
 const uint8_t *acpi_madt_next(const uint8_t *entry);
+
+/* What _CRS of a device says. */
+struct acpi_resources {
+    unsigned regions, irqs;
+    struct {
+        uint32_t base, size;
+    } region[8];
+    struct {
+        uint32_t gsi, flags; /* IOAPIC_LEVEL, ... */
+    } irq[8];
+};
+/* Finds the device with the _HID PRP0001 and this `compatible` property in the DSDT. */
+bool acpi_find_device(const char *compatible, struct acpi_resources *out);
 
 /* --- pc.c: the other processors --- */
 

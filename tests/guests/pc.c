@@ -39,6 +39,14 @@ bool wait_irqs(const volatile uint32_t *count, uint32_t value, uint32_t ms)
     return reached;
 }
 
+void wait_for_input(unsigned boot)
+{
+    print("boot %u\nwait\n", boot);
+    for (unsigned i = 0; i < 20000 && !(inb(COM1 + 5) & 1); i++)
+        delay_ms(1);
+    inb(COM1);
+}
+
 void pit_periodic(uint32_t hz)
 {
     uint32_t divisor = PIT_HZ / hz;
@@ -150,6 +158,21 @@ uint8_t pci_read8(uint32_t bdf, unsigned reg)
     return inb(pci_select(bdf, reg));
 }
 
+unsigned pci_capability(uint32_t bdf, uint8_t id)
+{
+    unsigned at = pci_read8(bdf, PCI_CAPABILITIES) & 0xfc;
+
+    for (unsigned i = 0; i < 48 && at; i++, at = pci_read8(bdf, at + 1) & 0xfc)
+        if (pci_read8(bdf, at) == id)
+            return at;
+    return 0;
+}
+
+unsigned pci_intx_gsi(uint32_t bdf)
+{
+    return 16 + ((bdf >> 3) + pci_read8(bdf, PCI_IRQ_PIN) - 1) % 8;
+}
+
 /* --- ACPI --- */
 
 uint8_t acpi_sum(const void *data, size_t len)
@@ -206,6 +229,13 @@ const struct acpi_header *acpi_table(const char *signature)
     return NULL;
 }
 
+const struct acpi_header *acpi_dsdt(void)
+{
+    const struct acpi_header *fadt = acpi_table("FACP");
+
+    return fadt ? (const void *)(uintptr_t)mmio_read32((uintptr_t)fadt + 40) : NULL;
+}
+
 uint64_t acpi_ecam(void)
 {
     const struct acpi_header *mcfg = acpi_table("MCFG");
@@ -226,6 +256,79 @@ const uint8_t *acpi_madt_next(const uint8_t *entry)
     const uint8_t *end = (const uint8_t *)madt + madt->header.length;
     entry = entry ? entry + entry[1] : madt->entries;
     return entry + 2 <= end && entry[1] >= 2 ? entry : NULL;
+}
+
+/* --- ACPI's language, as far as it takes to find a device's resources (ACPI 6.5, 20.2) --- */
+
+/* A block at P, which begins with its length (20.2.4), that length included: where its content
+ * begins is put into BODY. Returns its end; NULL when that is beyond END. */
+static const uint8_t *aml_block(const uint8_t *p, const uint8_t *end, const uint8_t **body)
+{
+    unsigned more = *p >> 6;
+    uint32_t length = more ? *p & 0xf : *p;
+
+    for (unsigned i = 1; i <= more; i++)
+        length |= (uint32_t)p[i] << (8 * i - 4);
+    *body = p + 1 + more;
+    return length <= (uint64_t)(end - p) ? p + length : NULL;
+}
+
+static const uint8_t *find(const uint8_t *p, const uint8_t *end, const void *what, size_t len)
+{
+    while (p + len <= end) {
+        size_t left = (size_t)(end - p) - len + 1;
+        bool found;
+        __asm__ volatile("repne scasb"
+                         : "+D"(p), "+c"(left), "=@cce"(found)
+                         : "a"(*(const uint8_t *)what)
+                         : "memory");
+        if (found && !memcmp(p - 1, what, len))
+            return p - 1;
+    }
+    return NULL;
+}
+
+/* Resource descriptors (6.4) between P and END. */
+static void read_resources(const uint8_t *p, const uint8_t *end, struct acpi_resources *out)
+{
+    enum { MEMORY32_FIXED = 0x86, INTERRUPT = 0x89, END_TAG = 0x79, LARGE = 0x80 };
+    enum { EDGE = 2, ACTIVE_LOW = 4 };
+
+    out->regions = out->irqs = 0;
+    while (p < end && *p != END_TAG) {
+        if (*p == MEMORY32_FIXED && out->regions < ARRAY_SIZE(out->region)) {
+            memcpy(&out->region[out->regions++], p + 4, 8);
+        } else if (*p == INTERRUPT && out->irqs < ARRAY_SIZE(out->irq)) {
+            memcpy(&out->irq[out->irqs].gsi, p + 5, 4);
+            out->irq[out->irqs++].flags =
+                (p[3] & EDGE ? 0 : IOAPIC_LEVEL) | (p[3] & ACTIVE_LOW ? IOAPIC_ACTIVE_LOW : 0);
+        }
+        p += *p & LARGE ? 3 + (p[1] | p[2] << 8) : 1 + (*p & 7);
+    }
+}
+
+bool acpi_find_device(const char *compatible, struct acpi_resources *out)
+{
+    static const char device[] = "\x5b\x82", hid[] = "\x08_HID\x0dPRP0001",
+                      crs[] = "\x08_CRS\x11";
+    const struct acpi_header *dsdt = acpi_dsdt();
+    const uint8_t *p = (const uint8_t *)(dsdt + 1), *end, *body, *stop;
+    size_t len = 1;
+
+    while (compatible[len - 1])
+        len++;
+    for (end = (const uint8_t *)dsdt + dsdt->length; (p = find(p, end, device, 2)); p += 2) {
+        stop = aml_block(p + 2, end, &body);
+        if (!stop || !find(body, stop, hid, sizeof(hid)) || !find(body, stop, compatible, len))
+            continue;
+        body = find(body, stop, crs, sizeof(crs) - 1);
+        if (!body || !(stop = aml_block(body + sizeof(crs) - 1, stop, &body)))
+            return false;
+        body += *body == 0x0a ? 2 : 3; /* the buffer's size, in a byte or a word */
+        read_resources(body, stop, out);
+        return true;
+    }
+    return false;
 }
 
 /* --- the other processors --- */

@@ -7,6 +7,9 @@
  * in by a start-up IPI (Intel SDM volume 3, 9.4.4 "MP Initialization Example"): real mode at the
  * page the IPI names. Both get the same page tables (first 4 GiB identity-mapped) and the same
  * descriptors, and meet in enter_long.
+ *
+ * A guest is also a flat binary (objcopy makes it): its first instruction is then flat_start, in
+ * real mode at CS:0000, and it copies itself to where it is linked.
  */
 
 #define CR0_PE     0x00000001
@@ -28,6 +31,54 @@
     .long 4, 8, 18 /* sizes of name and value; XEN_ELFNOTE_PHYS32_ENTRY */
     .asciz "Xen"
     .quad pvh_start
+
+    /* CS:0000, wherever CS is; ESI = address of Linux's boot parameters. */
+    .section .flat, "ax"
+    .code16
+flat_start:
+    cli
+    cld
+    movw %cs, %ax
+    movw %ax, %ds
+    movzwl %ax, %ebp
+    shll $4, %ebp /* the file's address */
+    addl %ebp, flat_gdt_pointer - flat_start + 2
+    lgdtl flat_gdt_pointer - flat_start
+    movl %cr0, %eax
+    orl $CR0_PE, %eax
+    movl %eax, %cr0
+    leal flat_start32 - flat_start(%ebp), %eax
+    pushl $CODE32
+    pushl %eax
+    lretl
+    .balign 8
+flat_gdt:
+    .quad 0
+    .quad 0x00cf9b000000ffff /* as in `gdt` below */
+    .quad 0x00cf93000000ffff
+flat_gdt_pointer:
+    .word . - flat_gdt - 1
+    .long flat_gdt - flat_start
+
+    .code32
+flat_start32:
+    movl $DATA, %eax
+    movl %eax, %ds
+    movl %eax, %es
+    movl %eax, %ss
+    movl %esi, %ebx
+    movl %ebp, %esi
+    movl $flat_start, %edi
+    movl $image_end, %ecx
+    subl %edi, %ecx
+    rep movsb
+    movl $bss_start, %edi
+    movl $bss_end, %ecx
+    subl %edi, %ecx
+    xorl %eax, %eax
+    rep stosb
+    movl $pvh_start, %eax
+    jmp *%eax
 
     .text
     .code32

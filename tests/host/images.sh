@@ -17,7 +17,7 @@ set -euo pipefail
 
 # What each layer can load. A '?' marks what only some kernel versions have.
 guest_modules=(bochs nvme crct10dif_generic? crc64_rocksoft_generic? e1000e
-    snd-hda-intel snd-hda-codec-generic 8250_pci? af_packet?)
+    snd-hda-intel snd-hda-codec-generic 8250_pci? af_packet? gpio-pci-idio-16?)
 host_modules=(kvm-amd vfio-pci vfio_iommu_type1 vfio_virqfd? virtio_pci virtio_console virtio_net
     bochs nvme crct10dif_generic? crc64_rocksoft_generic? e1000e af_packet?)
 tools=(/usr/bin/systemd-detect-virt /usr/bin/lscpu /usr/sbin/virt-what
@@ -111,6 +111,7 @@ mkdir -p "$tmp/run/guests" "$tmp/run/bin"
 cp "$HOST_DIR/l1/init" "$HOST_DIR/l1/lib.sh" "$tmp/run/"
 cp -r "$HOST_DIR/scenarios" "$tmp/run/"
 cp "$minivmm" "$tmp/run/bin/minivmm"
+[ ! -x "${minivmm%/*}/vfio-emu" ] || cp "${minivmm%/*}/vfio-emu" "$tmp/run/bin/"
 for guest in "$BUILD"/guests/*.elf "$BUILD"/guests/*.bin; do
     [ ! -f "$guest" ] || cp "$guest" "$tmp/run/guests/"
 done

@@ -300,14 +300,14 @@ Test(console, stopped_reader_of_a_pipe)
 /* ---- terminals ---- */
 
 /* A pseudo-terminal; the master stays with the test. */
-static int open_terminal(int *terminal, int flags)
+static int open_terminal(int *terminal)
 {
     int master = posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC);
 
     cr_assert_geq(master, 0);
     cr_assert_eq(grantpt(master), 0);
     cr_assert_eq(unlockpt(master), 0);
-    *terminal = open(ptsname(master), O_RDWR | O_CLOEXEC | flags);
+    *terminal = open(ptsname(master), O_RDWR | O_NOCTTY | O_CLOEXEC);
     cr_assert_geq(*terminal, 0);
     return master;
 }
@@ -344,7 +344,7 @@ static bool same_modes(int fd, const struct termios *expected)
 Test(console, terminal_is_raw_and_restored)
 {
     struct termios before, raw;
-    int terminal, master = open_terminal(&terminal, O_NOCTTY);
+    int terminal, master = open_terminal(&terminal);
 
     cr_assert_eq(tcgetattr(terminal, &before), 0);
     cr_assert(before.c_lflag & ICANON);
@@ -367,7 +367,7 @@ Test(console, terminal_is_raw_and_restored)
 Test(console, terminal_is_taken_again_at_a_key)
 {
     struct termios before;
-    int terminal, master = open_terminal(&terminal, O_NOCTTY);
+    int terminal, master = open_terminal(&terminal);
 
     cr_assert_eq(tcgetattr(terminal, &before), 0);
     open_console(terminal, terminal);
@@ -381,7 +381,7 @@ Test(console, terminal_is_taken_again_at_a_key)
 
 Test(console, hangup_ends_the_input)
 {
-    int terminal, master = open_terminal(&terminal, O_NOCTTY);
+    int terminal, master = open_terminal(&terminal);
 
     open_console(terminal, terminal);
     close(master);
@@ -397,7 +397,7 @@ Test(console, two_terminals)
     struct termios before;
 
     for (int i = 0; i < 3; i++) {
-        master[i] = open_terminal(&terminal[i], O_NOCTTY);
+        master[i] = open_terminal(&terminal[i]);
         cr_assert_eq(tcgetattr(terminal[i], &before), 0);
         cr_assert_eq(console_create(&c[i], loop, terminal[i], out[1], &ops, NULL), 0);
     }
@@ -415,7 +415,7 @@ Test(console, every_way_out_restores)
 {
     static const int way[] = {0, SIGABRT, SIGQUIT, SIGFPE};
     struct termios before;
-    int terminal, master = open_terminal(&terminal, O_NOCTTY);
+    int terminal, master = open_terminal(&terminal);
 
     cr_assert_eq(tcgetattr(terminal, &before), 0);
     for (unsigned i = 0; i < sizeof(way) / sizeof(way[0]); i++) {
@@ -483,15 +483,14 @@ static int background_job(int terminal, int told)
     return is_raw(terminal) ? 0 : 8;
 }
 
-static int session_leader(void)
+static int session_leader(int master, int terminal)
 {
-    int terminal, master, told[2], status;
+    int told[2], status;
     pid_t job;
     char c;
 
-    if (setsid() < 0)
+    if (setsid() < 0 || ioctl(terminal, TIOCSCTTY, 0))
         return 20;
-    master = open_terminal(&terminal, 0); /* becomes the controlling terminal */
     if (tcgetpgrp(terminal) != getpgrp() || pipe(told))
         return 21;
     signal(SIGTTOU, SIG_IGN); /* as a shell: it hands the terminal around */
@@ -520,12 +519,13 @@ static int session_leader(void)
 
 Test(console, background)
 {
-    int status;
+    /* Opened here: Criterion's macros are not for a forked child, a failed one hangs in it. */
+    int status, terminal, master = open_terminal(&terminal);
     pid_t child = fork();
 
     cr_assert_geq(child, 0);
     if (child == 0)
-        _exit(session_leader());
+        _exit(session_leader(master, terminal));
     cr_assert_eq(waitpid(child, &status, 0), child);
     cr_expect(WIFEXITED(status));
     cr_expect_eq(WEXITSTATUS(status), 0, "step %d", WEXITSTATUS(status));

@@ -39,7 +39,7 @@ static size_t payload_len;
 static int fds[EMU_FDS_MAX];
 static unsigned nr_fds;
 static unsigned dma_commands;                    /* that the server sent */
-static struct vfio_user_header dma_reply_change; /* XORed into replies to them */
+static struct vfio_user_header dma_reply_change; /* of replies to them; error: the address */
 
 /* ---- the client ---- */
 
@@ -134,6 +134,7 @@ static void answer_dma(int fd, struct vfio_user_header h)
     } else {
         cr_assert(recv_all(fd, ram + (a.address - RAM_BASE), a.count));
     }
+    a.address ^= dma_reply_change.error;
     memcpy(buf + sizeof(h), &a, sizeof(a));
     h.size = (uint32_t)len;
     h.flags = VFIO_USER_REPLY ^ dma_reply_change.flags;
@@ -219,7 +220,6 @@ static void start(const struct emu_device *device)
     cr_assert_eq(ftruncate(ram_fd, RAM_SIZE), 0);
     ram = mmap(NULL, RAM_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, ram_fd, 0);
     cr_assert_eq(emu_create(&emu, device, &config, pair[1], stop_fd), 0);
-    emu->config.fault_at = config.fault_at ? config.fault_at : UINT64_MAX;
     cr_assert_eq(pthread_create(&server, NULL, serve, NULL), 0);
 }
 
@@ -564,6 +564,7 @@ Test(emu, accesses_out_of_bounds)
         {0x1000, 0, 1},         {0xffd, 0, 4}, {UINT64_MAX, 0, 1},
         {UINT64_MAX - 3, 0, 8}, {0, 2, 4},     {0, 8, 4},
         {0, UINT32_MAX, 4},     {0, 1, 65537}, {0, 1, UINT32_MAX}};
+    struct vfio_user_region_access few[2] = {{0, 1, 8}}; /* and not 8 bytes behind it */
 
     start_and_negotiate(&emu_platform, CAPS);
     for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
@@ -573,6 +574,8 @@ Test(emu, accesses_out_of_bounds)
     }
     cr_expect_eq(read_reg(1, 0, 65536 - 16) & 0, 0, "much at a time");
     cr_expect_eq(write_reg(0, 0x1000, 0, 0), 0, "nothing at the end");
+    cr_expect_eq(call(VFIO_USER_REGION_WRITE, &few, sizeof(few[0]) + 7), EINVAL);
+    cr_expect_eq(call(VFIO_USER_REGION_WRITE, &few, sizeof(few[0]) + 9), EINVAL);
     finish(0);
 }
 
@@ -781,7 +784,7 @@ Test(emu, dma_with_commands_in_between)
 Test(emu, dma_replies_wrong)
 {
     static const struct vfio_user_header change[] = {
-        {.msg_id = 1}, {.command = 7}, {.size = 10}, {.size = 16}, {.flags = 2}};
+        {.msg_id = 1}, {.command = 7}, {.size = 10}, {.error = 8}, {.size = 16}, {.flags = 2}};
 
     for (size_t i = 0; i < ARRAY_SIZE(change); i++) {
         for (uint32_t cmd = 1; cmd <= 2; cmd++) {
@@ -900,6 +903,7 @@ Test(emu, set_irqs_checks)
         {TRIGGER_FD, 2, 0, 2, 1},
         {TRIGGER_FD, 2, 0, 1, 2},
         {TRIGGER_FD, 2, 0, 9, 9}, /* more than max_msg_fds */
+        {TRIGGER_FD, 2, 0, 8, 9},
         {TRIGGER_FD, 2, 0, 0, 0},
         {TRIGGER_NONE, 2, 1, 0, 0},
         {MASK, 2, 0, 1, 0}, /* not maskable */
@@ -1097,11 +1101,11 @@ Test(emu, gpu_interrupts)
     cr_assert_eq(set_irqs(TRIGGER_FD, 2, 7, 1, NULL, 0), 0);
     gpu_copy(0, 0, 0, 4, 3, 7);
     cr_expect_eq(taken(e[7]), 0, "de-assigned");
-    struct {
-        struct vfio_irq_set s;
-        uint8_t which[3];
-    } b = {{23, VFIO_IRQ_SET_DATA_BOOL | VFIO_IRQ_SET_ACTION_TRIGGER, 2, 4, 3}, {1, 0, 1}};
-    cr_assert_eq(call(VFIO_USER_DEVICE_SET_IRQS, &b, 23), 0);
+    uint8_t some[23] = {[20] = 1, [22] = 1};
+    struct vfio_irq_set head = {sizeof(some),
+                                VFIO_IRQ_SET_DATA_BOOL | VFIO_IRQ_SET_ACTION_TRIGGER, 2, 4, 3};
+    memcpy(some, &head, sizeof(head));
+    cr_assert_eq(call(VFIO_USER_DEVICE_SET_IRQS, some, sizeof(some)), 0);
     cr_expect_eq(taken(e[4]), 1);
     cr_expect_eq(taken(e[5]), 0);
     cr_expect_eq(taken(e[6]), 1);
@@ -1145,6 +1149,12 @@ Test(emu, gpu_doorbells_by_eventfd)
     cr_expect_eq(get_le32(payload + 12), 0);
     r.index = 8;
     cr_expect_eq(call(VFIO_USER_DEVICE_GET_REGION_IO_FDS, &r, sizeof(r)), EINVAL);
+    finish(0);
+    start_and_negotiate(&emu_gpu, "{\"capabilities\":{\"max_msg_fds\":2}}");
+    r = (struct vfio_user_region_io_fds){.argsz = 4096};
+    cr_assert_eq(call(VFIO_USER_DEVICE_GET_REGION_IO_FDS, &r, sizeof(r)), 0);
+    cr_expect_eq(get_le32(payload + 12), 2, "no more than the client takes");
+    cr_expect_eq(nr_fds, 2);
     finish(0);
 }
 

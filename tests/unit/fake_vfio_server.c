@@ -325,7 +325,7 @@ static int region_info(const struct fake_message *in, struct fake_message *out)
     answer_growing(out, ask.argsz, size);
     if (ask.argsz < size)
         out->header.size += (uint32_t)sizeof(info);
-    else if (server.region_fd[ask.index] >= 0)
+    if (server.region_fd[ask.index] >= 0)
         out->fd[out->fds++] = dup(server.region_fd[ask.index]);
     return 0;
 }
@@ -537,6 +537,12 @@ static void reply_badly(const struct fake_message *in, struct fake_message *m)
         while (m->fds < FAKE_SERVER_FDS - 10)
             m->fd[m->fds++] = __real_eventfd(0, EFD_CLOEXEC);
         break;
+    case FAKE_MANY_FDS_TWICE: /* each time as many as are allowed */
+        while (m->fds < 60)
+            m->fd[m->fds++] = __real_eventfd(0, EFD_CLOEXEC);
+        transmit(server.fd, &m->header, 8, m->fd, m->fds);
+        transmit(server.fd, (char *)&m->header + 8, m->header.size - 8, m->fd, m->fds);
+        return;
     case FAKE_TWICE:
         send_reply(m);
         break;

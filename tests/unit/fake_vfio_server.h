@@ -55,6 +55,7 @@ enum fake_fault {
     FAKE_ERROR_0, /* with no errno */
     FAKE_ERROR_DATA,
     FAKE_MANY_FDS,
+    FAKE_MANY_FDS_TWICE,
     FAKE_TWICE,
     FAKE_FLOODS, /* sends commands instead */
     FAKE_FAULTS

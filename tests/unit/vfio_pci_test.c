@@ -357,7 +357,7 @@ static int lose_it(struct vfio_device *dev)
 
 Test(vfio_pci, lost_during_a_guest_reset)
 {
-    struct vfio_device_ops ops;
+    static struct vfio_device_ops ops; /* teardown needs it, too */
     cr_assert_eq(world_create(&w), 0);
     ops = *w.vfio.dev.ops;
     ops.reset = lose_it;

@@ -456,6 +456,20 @@ Test(vfio_user, without_a_twin_socket_nothing_is_posted)
     cr_expect_eq(server->memory[1][8], 7);
 }
 
+/* A write that is still under way could be overtaken by one to memory or to an ioeventfd. */
+Test(vfio_user, where_there_is_a_way_past_the_socket_nothing_is_posted)
+{
+    uint32_t value = 7;
+    connect_user();
+    region_of(1);
+    cr_expect_eq(dev->ops->region_write(dev, &posted, 8, &value, 4), 0);
+    fake_server_forget();
+    cr_expect_neq(region_of(0).areas, 0);
+    fake_server_forget();
+    cr_expect_eq(dev->ops->region_write(dev, &posted, 8, &value, 4), 0);
+    cr_expect_eq(server->log[0].flags, VFIO_USER_REQUEST);
+}
+
 static unsigned to_post;
 
 /* As another vCPU would, while a reply is awaited. */
@@ -987,6 +1001,10 @@ static void misbehave(const struct command *c, enum fake_fault fault)
     fake_server_fini();
     unsigned before = fake_open_files();
     server = fake_server_init();
+    if (fault & 1) {
+        server->json = "{\"capabilities\":{\"write_multiple\":true}}";
+        server->twin = false;
+    }
     connect_user();
     if (c->call == call_unmap)
         map_ram();

@@ -12,7 +12,7 @@ modprobe bochs
 bind bochs-drm $CARD || fail "host's driver has the card first" "$(driver_of $CARD)"
 check "hand over" to_vfio $CARD $SOUND
 
-vm_start card --vfio $CARD --vfio $SOUND --initrd $GUEST --cmdline "$QUIET t=display boots=2" $KERNEL
+vm_start card --vfio $CARD --vfio $SOUND --initrd $GUEST --cmdline "$QUIET t=display boots=2" $BZIMAGE
 draws "picture" 1 && vm_type go
 draws "picture after a reset" 2 && vm_type go
 vm_end 240

@@ -4,7 +4,9 @@
 vm_run "reboot=acpi" 240 6 --no-reboot --initrd $GUEST --cmdline "$QUIET reboot=a t=none then=reboot" $KERNEL
 vm_run "reboot=keyboard" 240 6 --no-reboot --initrd $GUEST --cmdline "$QUIET reboot=k t=none then=reboot" $KERNEL
 vm_run "reboot=triple" 240 8 --initrd $GUEST --cmdline "$QUIET reboot=t t=none then=reboot" $KERNEL
+panics=yes
 vm_run "panic" 240 6 --no-reboot --initrd $GUEST --cmdline "$QUIET t=none then=crash" $KERNEL
+panics=
 
 vm_start "SIGTERM" --initrd $GUEST --cmdline "$QUIET t=none then=wait" $KERNEL
 vm_wait "@@ READY" 240
