@@ -41,7 +41,6 @@ _Static_assert(LAYOUT_IOAPIC == 0xfec00000, "KVM's IOAPIC cannot be moved");
 
 enum { LIMIT_SLOTS, LIMIT_ROUTES, LIMIT_VCPUS, LIMITS };
 
-/* What the start does not call itself; a call that KVM does not have says so then. */
 static const struct requirement {
     int cap;
     int minimum;
@@ -51,6 +50,11 @@ static const struct requirement {
     [LIMIT_SLOTS] = {KVM_CAP_NR_MEMSLOTS, 32, "NR_MEMSLOTS", "RAM and devices' memory"},
     [LIMIT_ROUTES] = {KVM_CAP_IRQ_ROUTING, 256, "IRQ_ROUTING", "message-signalled interrupts"},
     [LIMIT_VCPUS] = {KVM_CAP_MAX_VCPUS, 1, "MAX_VCPUS", "virtual CPUs"},
+    {KVM_CAP_IRQCHIP, 1, "IRQCHIP", "interrupt controllers in the kernel"},
+    {KVM_CAP_PIT2, 1, "PIT2", "the timer that guests calibrate their clocks with"},
+    {KVM_CAP_REINJECT_CONTROL, 1, "REINJECT_CONTROL", "a timer that drops late ticks"},
+    {KVM_CAP_SET_TSS_ADDR, 1, "SET_TSS_ADDR", "real mode on Intel processors"},
+    {KVM_CAP_EXT_CPUID, 1, "EXT_CPUID", "choosing what the guest sees in CPUID"},
     {KVM_CAP_MP_STATE, 1, "MP_STATE", "guest resets with several CPUs"},
     {KVM_CAP_VCPU_EVENTS, 1, "VCPU_EVENTS", "guest resets"},
     {KVM_CAP_IRQFD_RESAMPLE, 1, "IRQFD_RESAMPLE", "interrupts of passed-through devices"},
