@@ -32,6 +32,9 @@
 #define CENTURY     0x32 /* index in CMOS RAM */
 #define PCI_SLOTS   32
 
+_Static_assert(LAYOUT_PORT_BARS >= LAYOUT_PORT_PCI + 8, "pci_crs()");
+_Static_assert(LAYOUT_PORT_BARS + LAYOUT_PORT_BARS_SIZE <= 0x10000, "pci_crs()");
+
 struct header {
     char signature[4];
     uint32_t length;
@@ -42,76 +45,7 @@ struct header {
     uint32_t creator_revision;
 } __attribute__((packed));
 
-struct rsdp {
-    char signature[8];
-    uint8_t checksum; /* of the first 20 bytes */
-    char oem_id[6];
-    uint8_t revision;
-    uint32_t rsdt;
-    uint32_t length;
-    uint64_t xsdt;
-    uint8_t extended_checksum; /* of all */
-    uint8_t reserved[3];
-} __attribute__((packed));
-
-struct facs {
-    char signature[4];
-    uint32_t length, hardware_signature, waking_vector, global_lock, flags;
-    uint64_t x_waking_vector;
-    uint8_t version, reserved[31];
-} __attribute__((packed));
-
-/* Generic Address Structure (5.2.3.2). Access size: 1 byte, 2 word, 3 dword. */
-struct gas {
-    uint8_t space, bit_width, bit_offset, access_size;
-    uint64_t address;
-} __attribute__((packed));
-#define SYSTEM_IO 1
-
-struct fadt {
-    struct header header;
-    uint32_t firmware_ctrl, dsdt;
-    uint8_t reserved0, preferred_pm_profile;
-    uint16_t sci_int;
-    uint32_t smi_cmd;
-    uint8_t acpi_enable, acpi_disable, s4bios_req, pstate_cnt;
-    uint32_t pm1a_evt_blk, pm1b_evt_blk, pm1a_cnt_blk, pm1b_cnt_blk;
-    uint32_t pm2_cnt_blk, pm_tmr_blk, gpe0_blk, gpe1_blk;
-    uint8_t pm1_evt_len, pm1_cnt_len, pm2_cnt_len, pm_tmr_len;
-    uint8_t gpe0_blk_len, gpe1_blk_len, gpe1_base, cst_cnt;
-    uint16_t p_lvl2_lat, p_lvl3_lat, flush_size, flush_stride;
-    uint8_t duty_offset, duty_width, day_alrm, mon_alrm, century;
-    uint16_t iapc_boot_arch;
-    uint8_t reserved1;
-    uint32_t flags;
-    struct gas reset_reg;
-    uint8_t reset_value;
-    uint16_t arm_boot_arch;
-    uint8_t minor_version;
-    uint64_t x_firmware_ctrl, x_dsdt;
-    struct gas x_pm1a_evt_blk, x_pm1b_evt_blk, x_pm1a_cnt_blk, x_pm1b_cnt_blk;
-    struct gas x_pm2_cnt_blk, x_pm_tmr_blk, x_gpe0_blk, x_gpe1_blk;
-    struct gas sleep_control_reg, sleep_status_reg;
-    uint64_t hypervisor_vendor;
-} __attribute__((packed));
-
-/* Flags (table 5.10) and IA-PC boot architecture flags (table 5.11). */
-#define FADT_WBINVD               (1 << 0)
-#define FADT_PROC_C1              (1 << 2)
-#define FADT_SLP_BUTTON           (1 << 5) /* set: no fixed-feature sleep button */
-#define FADT_FIX_RTC              (1 << 6) /* set: no RTC wake status in PM1 */
-#define FADT_TMR_VAL_EXT          (1 << 8) /* the timer has 32 bits */
-#define FADT_RESET_REG_SUP        (1 << 10)
-#define BOOT_ARCH_LEGACY_DEVICES  (1 << 0)
-#define BOOT_ARCH_VGA_NOT_PRESENT (1 << 2) /* and 8042 (bit 1) clear: there is none */
-
 _Static_assert(sizeof(struct header) == 36, "table 5.4");
-_Static_assert(sizeof(struct rsdp) == 36, "table 5.3");
-_Static_assert(sizeof(struct facs) == 64, "table 5.12");
-_Static_assert(sizeof(struct gas) == 12, "table 5.1");
-_Static_assert(offsetof(struct fadt, iapc_boot_arch) == 109, "table 5.9");
-_Static_assert(offsetof(struct fadt, hypervisor_vendor) == 268, "table 5.9");
-_Static_assert(sizeof(struct fadt) == 276, "table 5.9");
 
 static const struct header header_template = {
     .oem_id = {'M', 'I', 'N', 'V', 'M', 'M'},
@@ -137,6 +71,7 @@ static void align(struct aml *out, size_t to)
         aml_data(out, 1, 0);
 }
 
+/* Where the table begins: what table_end() and pointers to it need. */
 static size_t table_begin(struct aml *out, const char *signature, uint8_t revision)
 {
     struct header header = header_template;
@@ -159,26 +94,29 @@ static void table_end(struct aml *out, size_t at)
 
 /* ---- DSDT ---- */
 
-static void name_integer(struct aml *out, const char *name, uint64_t value)
+static void name(struct aml *out, const char *path)
 {
     aml_op(out, AML_NAME);
-    aml_path(out, name);
+    aml_path(out, path);
+}
+
+static void name_integer(struct aml *out, const char *path, uint64_t value)
+{
+    name(out, path);
     aml_integer(out, value);
 }
 
 /* An EISA id where it has that form; others, and PRP0001, are strings. */
-static void name_hid(struct aml *out, const char *name, const char *id)
+static void name_hid(struct aml *out, const char *path, const char *id)
 {
-    aml_op(out, AML_NAME);
-    aml_path(out, name);
+    name(out, path);
     if (strlen(id) == 7 && strcmp(id, "PRP0001"))
         aml_eisaid(out, id);
     else
         aml_string(out, id);
 }
 
-/*
- * _OSC: hands the guest what a bus without root ports has: power management events, error
+/* _OSC: hands the guest what a bus without root ports has: power management events, error
  * reporting and the capability structures of its endpoints. Hot-plug stays ungranted: no slots.
  */
 static void pci_osc(struct aml *out)
@@ -186,7 +124,6 @@ static void pci_osc(struct aml *out)
     enum { PME = 1 << 2, AER = 1 << 3, PCIE_CAPABILITY = 1 << 4 };
     enum { UNRECOGNIZED_UUID = 1 << 2, CAPABILITIES_MASKED = 1 << 4 }; /* in the first dword */
     enum { ARG_UUID = AML_ARG0, ARG_BUFFER = AML_ARG0 + 3 };
-
     size_t method = aml_method(out, "_OSC", 4);
     aml_op(out, AML_CREATE_DWORD_FIELD);
     aml_op(out, ARG_BUFFER);
@@ -231,11 +168,9 @@ static void pci_osc(struct aml *out)
     aml_end(out, method);
 }
 
-/*
- * What the bridge forwards: all ports but its own, and the windows for BARs. The 64-bit window
+/* What the bridge forwards: all ports but its own, and the windows for BARs. The 64-bit window
  * is not called prefetchable: Linux refuses a BAR that is not prefetchable in one that is, and
- * puts prefetchable BARs in either.
- */
+ * puts prefetchable BARs in either. */
 static void pci_crs(struct aml *out, const struct acpi_config *config)
 {
     enum { ENTIRE_RANGE = 3, READ_WRITE = 1, CACHEABLE = 1 << 1 };
@@ -244,8 +179,8 @@ static void pci_crs(struct aml *out, const struct acpi_config *config)
     aml_io(out, LAYOUT_PORT_PCI, 8);
     aml_window(out, AML_IO, 2, ENTIRE_RANGE, 0, LAYOUT_PORT_PCI - 1);
     aml_window(out, AML_IO, 2, ENTIRE_RANGE, LAYOUT_PORT_PCI + 8, 0xffff);
-    aml_window(out, AML_MEMORY, 4, READ_WRITE, config->mmio32_base,
-               (uint64_t)config->mmio32_base + config->mmio32_size - 1);
+    aml_window(out, AML_MEMORY, 4, READ_WRITE, LAYOUT_MMIO32,
+               LAYOUT_MMIO32 + LAYOUT_MMIO32_SIZE - 1);
     if (config->mmio64_size)
         aml_window(out, AML_MEMORY, 8, READ_WRITE | CACHEABLE, config->mmio64_base,
                    config->mmio64_base + config->mmio64_size - 1);
@@ -255,8 +190,7 @@ static void pci_crs(struct aml *out, const struct acpi_config *config)
 /* Pin P (1 to 4) of SLOT is wired to input LAYOUT_GSI_PCI + (SLOT + P - 1) % COUNT. */
 static void pci_prt(struct aml *out)
 {
-    aml_op(out, AML_NAME);
-    aml_path(out, "_PRT");
+    name(out, "_PRT");
     size_t table = aml_package(out, PCI_SLOTS * 4);
     for (unsigned i = 0; i < PCI_SLOTS * 4; i++) {
         unsigned slot = i / 4, pin = i % 4; /* _PRT counts pins from 0 */
@@ -316,8 +250,7 @@ static void resource(struct aml *out, const struct acpi_resource *res)
 /* _DSD, "Device Properties UUID For _DSD": how Linux matches PRP0001 by a compatible string. */
 static void compatible(struct aml *out, const char *text)
 {
-    aml_op(out, AML_NAME);
-    aml_path(out, "_DSD");
+    name(out, "_DSD");
     size_t dsd = aml_package(out, 2);
     aml_uuid(out, "daffd814-6eba-4d8c-8a91-bc9bbf4aa301");
     size_t properties = aml_package(out, 1);
@@ -355,16 +288,14 @@ static void processors(struct aml *out, unsigned cpus)
     }
 }
 
-static void dsdt(struct aml *out, const struct acpi_config *config)
+static size_t dsdt(struct aml *out, const struct acpi_config *config)
 {
     size_t table = table_begin(out, "DSDT", 2);
-    aml_op(out, AML_NAME);
-    aml_path(out, "\\_S5_");
+    name(out, "\\_S5_");
     size_t s5 = aml_package(out, 4);
     aml_integer(out, S5_SLP_TYP); /* PM1a_CNT.SLP_TYP; there is no PM1b */
-    aml_integer(out, 0);
-    aml_integer(out, 0);
-    aml_integer(out, 0);
+    for (unsigned i = 1; i < 4; i++)
+        aml_integer(out, 0);
     aml_end(out, s5);
 
     size_t scope = aml_scope(out, "\\_SB_");
@@ -375,52 +306,70 @@ static void dsdt(struct aml *out, const struct acpi_config *config)
     processors(out, config->cpus);
     aml_end(out, scope);
     table_end(out, table);
+    return table;
 }
 
 /* ---- the other tables ---- */
 
-static struct gas port(uint16_t address, uint8_t bytes)
-{
-    return (struct gas){
-        .space = SYSTEM_IO,
-        .bit_width = (uint8_t)(bytes * 8),
-        .access_size = bytes == 4 ? 3 : bytes,
-        .address = address,
-    };
-}
+#define FADT_SIZE 276
 
-/* SMI_CMD 0: ACPI mode is always on. FACS has one address: X_FIRMWARE_CTRL must then be 0. */
-static void fadt(struct aml *out, uint32_t facs_gpa, uint32_t dsdt_gpa)
+/* Flags (table 5.10) and IA-PC boot architecture flags (table 5.11). */
+#define FADT_WBINVD               (1 << 0)
+#define FADT_PROC_C1              (1 << 2)
+#define FADT_SLP_BUTTON           (1 << 5) /* set: no fixed-feature sleep button */
+#define FADT_FIX_RTC              (1 << 6) /* set: no RTC wake status in PM1 */
+#define FADT_TMR_VAL_EXT          (1 << 8) /* the timer has 32 bits */
+#define FADT_RESET_REG_SUP        (1 << 10)
+#define BOOT_ARCH_LEGACY_DEVICES  (1 << 0)
+#define BOOT_ARCH_VGA_NOT_PRESENT (1 << 2) /* and 8042 (bit 1) clear: there is none */
+
+/* Generic Address Structure (5.2.3.2), its first four bytes: a port of BITS, accessed by bytes
+ * (1), words (2) or dwords (3). The address follows. */
+#define GAS_PORT(bits, access) (1 | (bits) << 8 | (access) << 24)
+
+/* Table 5.9: byte offset, length and value of each field that is not 0. SMI_CMD is: ACPI mode
+ * is always on. FACS has one address: X_FIRMWARE_CTRL must then be 0. */
+static size_t fadt(struct aml *out, uint64_t facs_gpa, uint64_t dsdt_gpa)
 {
-    struct fadt fields = {
-        .firmware_ctrl = facs_gpa,
-        .dsdt = dsdt_gpa,
-        .x_dsdt = dsdt_gpa,
-        .sci_int = LAYOUT_GSI_SCI,
-        .pm1a_evt_blk = PM1_EVT,
-        .x_pm1a_evt_blk = port(PM1_EVT, 4),
-        .pm1_evt_len = 4,
-        .pm1a_cnt_blk = PM1_CNT,
-        .x_pm1a_cnt_blk = port(PM1_CNT, 2),
-        .pm1_cnt_len = 2,
-        .pm_tmr_blk = PM_TMR,
-        .x_pm_tmr_blk = port(PM_TMR, 4),
-        .pm_tmr_len = 4,
-        .p_lvl2_lat = 101,  /* above 100: no C2 */
-        .p_lvl3_lat = 1001, /* above 1000: no C3 */
-        .century = CENTURY,
-        .iapc_boot_arch = BOOT_ARCH_LEGACY_DEVICES | BOOT_ARCH_VGA_NOT_PRESENT,
-        .flags = FADT_WBINVD | FADT_PROC_C1 | FADT_SLP_BUTTON | FADT_FIX_RTC |
-                 FADT_TMR_VAL_EXT | FADT_RESET_REG_SUP,
-        .reset_reg = port(RESET_PORT, 1),
-        .reset_value = RESET_VALUE,
-        .minor_version = 5,
+    const struct {
+        unsigned offset, length;
+        uint64_t value;
+    } field[] = {
+        {36, 4, facs_gpa},       /* FIRMWARE_CTRL */
+        {40, 4, dsdt_gpa},       /* DSDT */
+        {46, 2, LAYOUT_GSI_SCI}, /* SCI_INT */
+        {56, 4, PM1_EVT},        /* PM1a_EVT_BLK */
+        {64, 4, PM1_CNT},        /* PM1a_CNT_BLK */
+        {76, 4, PM_TMR},         /* PM_TMR_BLK */
+        {88, 1, 4},              /* PM1_EVT_LEN */
+        {89, 1, 2},              /* PM1_CNT_LEN */
+        {91, 1, 4},              /* PM_TMR_LEN */
+        {96, 2, 101},            /* P_LVL2_LAT, above 100: no C2 */
+        {98, 2, 1001},           /* P_LVL3_LAT, above 1000: no C3 */
+        {108, 1, CENTURY},
+        {109, 2, BOOT_ARCH_LEGACY_DEVICES | BOOT_ARCH_VGA_NOT_PRESENT},
+        {112, 4,
+         FADT_WBINVD | FADT_PROC_C1 | FADT_SLP_BUTTON | FADT_FIX_RTC | FADT_TMR_VAL_EXT |
+             FADT_RESET_REG_SUP},
+        {116, 4, GAS_PORT(8, 1)}, /* RESET_REG */
+        {120, 8, RESET_PORT},
+        {128, 1, RESET_VALUE},
+        {131, 1, 5},               /* minor version */
+        {140, 8, dsdt_gpa},        /* X_DSDT */
+        {148, 4, GAS_PORT(32, 2)}, /* X_PM1a_EVT_BLK: status and enable are words */
+        {152, 8, PM1_EVT},
+        {172, 4, GAS_PORT(16, 2)}, /* X_PM1a_CNT_BLK */
+        {176, 8, PM1_CNT},
+        {208, 4, GAS_PORT(32, 3)}, /* X_PM_TMR_BLK */
+        {212, 8, PM_TMR},
     };
-    fields.x_pm1a_evt_blk.access_size = 2; /* status and enable are words */
+    uint8_t bytes[FADT_SIZE] = {0};
+    for (unsigned i = 0; i < ARRAY_SIZE(field); i++)
+        put_le(&bytes[field[i].offset], field[i].length, field[i].value);
     size_t table = table_begin(out, "FACP", 6);
-    aml_bytes(out, (const uint8_t *)&fields + sizeof(struct header),
-              sizeof(fields) - sizeof(struct header));
+    aml_bytes(out, bytes + sizeof(struct header), sizeof(bytes) - sizeof(struct header));
     table_end(out, table);
+    return table;
 }
 
 /* Entry types of the MADT (table 5.21). */
@@ -449,7 +398,7 @@ static void madt_override(struct aml *out, uint8_t irq, uint32_t gsi, uint16_t f
     aml_data(out, 2, flags);
 }
 
-static void madt(struct aml *out, unsigned cpus)
+static size_t madt(struct aml *out, unsigned cpus)
 {
     enum { CONFORMS = 0, LEVEL_ACTIVE_HIGH = 0xd };
     /* type, length, all processors and flags (in the other order for x2APIC), LINT1 */
@@ -472,9 +421,10 @@ static void madt(struct aml *out, unsigned cpus)
     if (cpus > 0xff)
         aml_bytes(out, x2apic_lint1_nmi, sizeof(x2apic_lint1_nmi));
     table_end(out, table);
+    return table;
 }
 
-static void mcfg(struct aml *out)
+static size_t mcfg(struct aml *out)
 {
     size_t table = table_begin(out, "MCFG", 1);
     aml_data(out, 8, 0); /* reserved */
@@ -484,49 +434,39 @@ static void mcfg(struct aml *out)
     aml_data(out, 1, 255);
     aml_data(out, 4, 0);
     table_end(out, table);
+    return table;
 }
 
+#define RSDP_SIZE 36
+
+/* Table 5.3. The first checksum is that of ACPI 1.0's 20 bytes, the other one of all. */
 static void rsdp(uint8_t *at, uint64_t xsdt)
 {
-    struct rsdp fields = {
-        .signature = {'R', 'S', 'D', ' ', 'P', 'T', 'R', ' '},
-        .revision = 2,
-        .length = sizeof(fields),
-        .xsdt = xsdt,
-    };
-    memcpy(fields.oem_id, header_template.oem_id, sizeof(fields.oem_id));
-    fields.checksum = checksum((const uint8_t *)&fields, offsetof(struct rsdp, length));
-    fields.extended_checksum = checksum((const uint8_t *)&fields, sizeof(fields));
-    memcpy(at, &fields, sizeof(fields));
+    static const char signature[8] = {'R', 'S', 'D', ' ', 'P', 'T', 'R', ' '};
+    memset(at, 0, RSDP_SIZE);
+    memcpy(at, signature, sizeof(signature));
+    memcpy(at + 9, header_template.oem_id, sizeof(header_template.oem_id));
+    at[15] = 2; /* revision */
+    put_le32(at + 20, RSDP_SIZE);
+    put_le64(at + 24, xsdt);
+    at[8] = checksum(at, 20);
+    at[32] = checksum(at, RSDP_SIZE);
 }
 
 int acpi_build(const struct acpi_config *config, uint64_t gpa, uint8_t *buf, size_t *size)
 {
-    static const struct facs facs = {
-        .signature = {'F', 'A', 'C', 'S'}, .length = sizeof(facs), .version = 2};
+    static const uint8_t facs[64] = {'F', 'A', 'C', 'S', sizeof(facs), [32] = 2 /* version */};
     static const uint8_t room[64]; /* for the RSDP, up to the alignment of the FACS */
     struct aml out = {.buf = buf, .size = *size};
-    uint64_t entry[3], facs_gpa, dsdt_gpa;
-
-    /* What _CRS says about ports is fixed; the tables' own addresses have 32 bits in the FADT.
-     */
-    if (config->pio_base < LAYOUT_PORT_PCI + 8 ||
-        config->pio_base + config->pio_size > 0x10000 || !range_within(gpa, *size, UINT32_MAX))
-        return -EINVAL;
+    if (!range_within(gpa, *size, UINT32_MAX))
+        return -EINVAL; /* addresses in the FADT */
     aml_bytes(&out, room, sizeof(room));
-    facs_gpa = gpa + out.len;
-    aml_bytes(&out, &facs, sizeof(facs));
-    dsdt_gpa = gpa + out.len;
-    dsdt(&out, config);
-    align(&out, 16);
-    entry[0] = gpa + out.len;
-    fadt(&out, (uint32_t)facs_gpa, (uint32_t)dsdt_gpa);
-    align(&out, 16);
-    entry[1] = gpa + out.len;
-    madt(&out, config->cpus);
-    align(&out, 16);
-    entry[2] = gpa + out.len;
-    mcfg(&out);
+    aml_bytes(&out, facs, sizeof(facs));
+    uint64_t dsdt_gpa = gpa + dsdt(&out, config);
+    uint64_t entry[3];
+    entry[0] = gpa + fadt(&out, gpa + sizeof(room), dsdt_gpa);
+    entry[1] = gpa + madt(&out, config->cpus);
+    entry[2] = gpa + mcfg(&out);
     size_t xsdt = table_begin(&out, "XSDT", 1);
     aml_bytes(&out, entry, sizeof(entry));
     table_end(&out, xsdt);

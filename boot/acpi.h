@@ -27,16 +27,12 @@ struct acpi_device {
 };
 
 struct acpi_config {
-    unsigned cpus; /* APIC id = index */
-    uint32_t mmio32_base, mmio32_size;
+    unsigned cpus;                     /* APIC id = index */
     uint64_t mmio64_base, mmio64_size; /* size 0: none */
-    uint16_t pio_base, pio_size;       /* window for I/O BARs */
     const struct acpi_device *device;
     unsigned devices;
 };
 
-/*
- * Writes all tables to BUF, which the guest sees at GPA (the RSDP is first); *SIZE is the room
- * at entry and what was used at return. -ENOSPC when it does not fit.
- */
+/* Writes all tables to BUF, which the guest sees at GPA (the RSDP is first); *SIZE is the room
+ * at entry and what was used at return. -ENOSPC when it does not fit. */
 int acpi_build(const struct acpi_config *config, uint64_t gpa, uint8_t *buf, size_t *size);

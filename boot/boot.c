@@ -55,6 +55,12 @@ bool boot_overlaps(uint64_t gpa, uint64_t size)
     return false;
 }
 
+int boot_refuse(const struct boot_config *config, const char *why, const char *give)
+{
+    log_error(config->kernel_name, "cannot load kernel: %s; %s", why, give);
+    return -ENOEXEC;
+}
+
 /* In MiB, what -m has to be at least. */
 static unsigned long long mib(uint64_t bytes)
 {
@@ -100,23 +106,22 @@ int boot_put_cmdline(const struct boot_config *config, const struct mem *mem, ui
     return 0;
 }
 
-static int read_initrd(const struct boot_config *config, uint8_t *to)
+int boot_read(const char *name, const char *what, int fd, void *to, uint64_t size)
 {
-    for (uint64_t done = 0; done < config->initrd_size;) {
-        ssize_t n =
-            pread(config->initrd_fd, to + done, config->initrd_size - done, (off_t)done);
+    for (uint64_t done = 0; done < size;) {
+        ssize_t n = pread(fd, (uint8_t *)to + done, size - done, (off_t)done);
         if (n > 0) {
             done += (uint64_t)n;
         } else if (n == 0) {
-            log_error(config->initrd_name,
-                      "cannot read initial RAM disk: it became shorter (%llu of %llu bytes); "
-                      "give a file that stays as it is",
-                      (unsigned long long)done, (unsigned long long)config->initrd_size);
+            log_error(
+                name,
+                "cannot read %s: it became shorter (%llu of %llu bytes); give a file that "
+                "stays as it is",
+                what, (unsigned long long)done, (unsigned long long)size);
             return -EIO;
         } else if (errno != EINTR) {
             int err = -errno;
-            log_error(config->initrd_name, "cannot read initial RAM disk: %s; check the file",
-                      strerror(-err));
+            log_error(name, "cannot read %s: %s; check the file", what, strerror(-err));
             return err;
         }
     }
@@ -138,7 +143,8 @@ int boot_put_initrd(const struct boot_config *config, const struct mem *mem, uin
     }
     if (size <= top && align_down(top - size, LAYOUT_PAGE_SIZE) >= floor) {
         *initrd = (struct boot_range){align_down(top - size, LAYOUT_PAGE_SIZE), size};
-        return read_initrd(config, mem_at(mem, initrd->base, size));
+        return boot_read(config->initrd_name, "initial RAM disk", config->initrd_fd,
+                         mem_at(mem, initrd->base, size), size);
     }
     floor = align_up(floor, LAYOUT_PAGE_SIZE);
     if (floor <= most && size <= most - floor)
@@ -206,11 +212,9 @@ void boot_put_long(const struct mem *mem, struct boot_entry *entry)
 
 int boot_load(const struct boot_config *config, struct mem *mem, struct boot_entry *entry)
 {
-    if (!config->kernel_size) {
-        log_error(config->kernel_name, "cannot load kernel: the file is empty; give a bzImage, "
-                                       "an ELF file or a flat binary");
-        return -ENOEXEC;
-    }
+    if (!config->kernel_size)
+        return boot_refuse(config, "the file is empty",
+                           "give a bzImage, an ELF file or a flat binary");
     if (low_ram(mem) < LAYOUT_HIGH_START) {
         log_error("--memory", "cannot boot: a guest needs 1 MiB of RAM; give -m 1M or more");
         return -ENOMEM;

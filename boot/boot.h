@@ -38,12 +38,14 @@ struct boot_config {
     uint64_t rsdp;         /* gpa of ACPI's root pointer */
 };
 
-/*
- * Finds the format, loads kernel, initrd, command line, boot parameters and page tables into
+/* Finds the format, loads kernel, initrd, command line, boot parameters and page tables into
  * MEM and describes the entry. 0, or a negative errno after logging one line that says what is
- * wrong and what to give instead.
- */
+ * wrong and what to give instead. */
 int boot_load(const struct boot_config *config, struct mem *mem, struct boot_entry *entry);
+
+/* The first SIZE bytes of the file FD to TO; WHAT is its role in messages. 0, or -EIO or what
+ * the system says after logging one line. */
+int boot_read(const char *name, const char *what, int fd, void *to, uint64_t size);
 
 /* The map given to the guest: RAM without the legacy hole; ECAM and the platform devices' areas
  * reserved. Returns the number of entries written to MAP. */

@@ -42,12 +42,6 @@ bool bzimage_probe(const struct boot_config *config)
            !memcmp(config->kernel + HDR_MAGIC, "HdrS", 4);
 }
 
-static int refuse(const struct boot_config *config, const char *why, const char *give)
-{
-    log_error(config->kernel_name, "cannot load kernel: %s; %s", why, give);
-    return -ENOEXEC;
-}
-
 static int check_complete(const struct boot_config *config, const struct image *image)
 {
     unsigned long long need = image->code + image->code_size;
@@ -70,8 +64,8 @@ static int check_protocol(const struct boot_config *config, const struct setup_h
         return -ENOEXEC;
     }
     if (!(hdr->xloadflags & XLF_KERNEL_64) || !(hdr->loadflags & LOADED_HIGH))
-        return refuse(config, "it has no 64-bit entry (a 32-bit kernel)",
-                      "give a bzImage for x86-64");
+        return boot_refuse(config, "it has no 64-bit entry (a 32-bit kernel)",
+                           "give a bzImage for x86-64");
     return 0;
 }
 
@@ -81,7 +75,6 @@ static int read_header(const struct boot_config *config, struct boot_params *par
 {
     struct setup_header *hdr = &params->hdr;
     uint64_t end = HDR_MAGIC + (uint64_t)config->kernel[HDR_MAGIC - 1];
-
     memcpy(hdr, config->kernel + HDR, HDR_MAGIC + 4 - HDR); /* what every version has */
     image->code = ((hdr->setup_sects ? hdr->setup_sects : 4U) + 1) * SECTOR;
     image->code_size = (uint64_t)hdr->syssize * PARAGRAPH;
@@ -98,7 +91,7 @@ static int read_header(const struct boot_config *config, struct boot_params *par
     image->init_size = hdr->init_size;
     if (image->code_size <= ENTRY_64 || image->init_size < image->code_size ||
         !is_pow2(hdr->kernel_alignment) || image->load > LAYOUT_LOW_RAM_END)
-        return refuse(config, "its header contradicts itself", "get an undamaged copy");
+        return boot_refuse(config, "its header contradicts itself", "get an undamaged copy");
     if (hdr->relocatable_kernel)
         image->load = align_up(image->load, hdr->kernel_alignment);
     return 0;

@@ -67,16 +67,10 @@ bool elf_probe(const struct boot_config *config)
     return config->kernel_size >= SELFMAG && !memcmp(config->kernel, ELFMAG, SELFMAG);
 }
 
-static int refuse(const struct boot_config *config, const char *why, const char *give)
-{
-    log_error(config->kernel_name, "cannot load kernel: %s; %s", why, give);
-    return -ENOEXEC;
-}
-
 static int truncated(const struct boot_config *config)
 {
-    return refuse(config, "the ELF file is shorter than its headers say",
-                  "get a complete copy");
+    return boot_refuse(config, "the ELF file is shorter than its headers say",
+                       "get a complete copy");
 }
 
 static const char *machine_name(unsigned machine)
@@ -113,10 +107,11 @@ static int check_kind(const struct boot_config *config)
         return -ENOEXEC;
     }
     if (type != ET_EXEC)
-        return refuse(config,
-                      type == ET_REL ? "the ELF file is relocatable (an object or a module)"
-                                     : "the ELF file is a shared object or no executable",
-                      "give a kernel linked to a fixed address (ET_EXEC), or the bzImage");
+        return boot_refuse(config,
+                           type == ET_REL
+                               ? "the ELF file is relocatable (an object or a module)"
+                               : "the ELF file is a shared object or no executable",
+                           "give a kernel linked to a fixed address (ET_EXEC), or the bzImage");
     return 0;
 }
 
@@ -149,8 +144,8 @@ static int read_headers(const struct boot_config *config, struct elf *elf)
     elf->nr = is_64 ? e64.e_phnum : e32.e_phnum;
     if ((is_64 ? e64.e_phentsize : e32.e_phentsize) != size || !elf->nr ||
         elf->nr > SEGMENTS_MAX)
-        return refuse(config, "the ELF file has no usable program headers",
-                      "give a linked kernel, at most 64 segments");
+        return boot_refuse(config, "the ELF file has no usable program headers",
+                           "give a linked kernel, at most 64 segments");
     if (!range_within(offset, elf->nr * size, config->kernel_size))
         return truncated(config);
     for (unsigned i = 0; i < elf->nr; i++) {
@@ -183,18 +178,18 @@ static int check_segments(const struct boot_config *config, const struct mem *me
         if (err)
             return err;
         if (boot_overlaps(p->p_paddr, p->p_memsz))
-            return refuse(config,
-                          "a segment lies on the boot parameters (0x6000-0xefff, "
-                          "0x20000-0x2ffff, 0x8f000-0x8ffff)",
-                          "link it for 0x100000 or above");
+            return boot_refuse(config,
+                               "a segment lies on the boot parameters (0x6000-0xefff, "
+                               "0x20000-0x2ffff, 0x8f000-0x8ffff)",
+                               "link it for 0x100000 or above");
         sum += p->p_memsz;
         if (p->p_filesz > p->p_memsz || sum > mem->size)
-            return refuse(config, "its segments contradict each other",
-                          "get an undamaged copy");
+            return boot_refuse(config, "its segments contradict each other",
+                               "get an undamaged copy");
         elf->end = MAX(elf->end, p->p_paddr + p->p_memsz);
     }
     if (!elf->end)
-        return refuse(config, "the ELF file has nothing to load", "give a linked kernel");
+        return boot_refuse(config, "the ELF file has nothing to load", "give a linked kernel");
     return 0;
 }
 
@@ -250,18 +245,18 @@ static int find_entry(const struct boot_config *config, struct elf *elf)
     if (note) {
         elf->pvh = elf->entry = locate(elf, note, false);
     } else if (foreign_multiboot(config)) {
-        return refuse(config, "a Multiboot kernel, which is not supported yet",
-                      "give a bzImage, or link it with a PVH note");
+        return boot_refuse(config, "a Multiboot kernel, which is not supported yet",
+                           "give a bzImage, or link it with a PVH note");
     } else if (config->kernel[EI_CLASS] == ELFCLASS32) {
-        return refuse(config, "a 32-bit ELF file without a PVH note",
-                      "link it with XEN_ELFNOTE_PHYS32_ENTRY, or give a bzImage");
+        return boot_refuse(config, "a 32-bit ELF file without a PVH note",
+                           "link it with XEN_ELFNOTE_PHYS32_ENTRY, or give a bzImage");
     } else {
         uint64_t physical = locate(elf, elf->entry, true);
         elf->entry = physical ? physical : locate(elf, elf->entry, false);
     }
     return elf->entry ? 0
-                      : refuse(config, "its entry point lies in none of its segments",
-                               "get an undamaged copy");
+                      : boot_refuse(config, "its entry point lies in none of its segments",
+                                    "get an undamaged copy");
 }
 
 static void copy_segments(const struct boot_config *config, const struct mem *mem,

@@ -27,16 +27,17 @@ int elf_load(const struct boot_config *config, const struct mem *mem, struct boo
 int flat_load(const struct boot_config *config, const struct mem *mem,
               struct boot_entry *entry);
 
+/* Logs that the kernel cannot be loaded, WHY, and what to GIVE instead. -ENOEXEC. */
+int boot_refuse(const struct boot_config *config, const char *why, const char *give);
+
 /* foreign.c: 0, or -ENOEXEC when the file is of a known kind that cannot be booted. */
 int foreign_refuse(const struct boot_config *config);
 /* Whether the file carries a Multiboot or Multiboot2 header with a right checksum. */
 bool foreign_multiboot(const struct boot_config *config);
 
-/*
- * A kernel may occupy low RAM that the memory map shows as usable. boot_claim() checks it and
+/* A kernel may occupy low RAM that the memory map shows as usable. boot_claim() checks it and
  * gives the host address; boot_overlaps() tells whether a range touches what the loaders put
- * below 1 MiB (tables, boot parameters, command line, stack).
- */
+ * below 1 MiB (tables, boot parameters, command line, stack). */
 int boot_claim(const struct boot_config *config, const struct mem *mem, uint64_t gpa,
                uint64_t size, uint8_t **hva);
 bool boot_overlaps(uint64_t gpa, uint64_t size);

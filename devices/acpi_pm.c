@@ -15,17 +15,13 @@
 #include <errno.h>
 #include <pthread.h>
 #include <stdlib.h>
-#include <sys/epoll.h>
-#include <sys/timerfd.h>
 #include <time.h>
-#include <unistd.h>
 
 #include "vmm/bus.h"
 #include "vmm/layout.h"
 #include "vmm/loop.h"
 #include "vmm/util.h"
 
-#define NS_PER_S    1000000000LL
 #define PM_TMR_HZ   3579545
 #define PM_TMR_HALF (1LL << 31) /* ticks between two changes of the top bit */
 
@@ -54,31 +50,18 @@ struct acpi_pm {
     struct loop *loop;
     struct irq_line sci;
     struct power power;
-    bool level;
-    int timer_fd;
+    int timer;
     bool armed;
 
-    int64_t (*now_ns)(void *opaque);
-    void *clock_opaque;
     int64_t start_ns;   /* the timer's 0: the host's uptime is not the guest's business */
     int64_t last_ticks; /* at the last pm_update() */
 
     uint16_t sts, en, cnt;
 };
 
-static int64_t host_now(void *opaque)
-{
-    struct timespec now;
-
-    (void)opaque;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return now.tv_sec * NS_PER_S + now.tv_nsec;
-}
-
 static int64_t pm_ticks(const struct acpi_pm *pm)
 {
-    int64_t ns = pm->now_ns(pm->clock_opaque) - pm->start_ns;
-
+    int64_t ns = loop_now(CLOCK_MONOTONIC) - pm->start_ns;
     return ns / NS_PER_S * PM_TMR_HZ + ns % NS_PER_S * PM_TMR_HZ / NS_PER_S;
 }
 
@@ -86,38 +69,25 @@ static int64_t pm_ticks(const struct acpi_pm *pm)
 static void pm_arm_timer(struct acpi_pm *pm)
 {
     bool wanted = (pm->en & PM1_TMR) && !(pm->sts & PM1_TMR);
-    struct itimerspec at = {0};
+    int64_t ticks = (pm->last_ticks / PM_TMR_HALF + 1) * PM_TMR_HALF;
+    int64_t ns = pm->start_ns + ticks / PM_TMR_HZ * NS_PER_S +
+                 (ticks % PM_TMR_HZ * NS_PER_S + PM_TMR_HZ - 1) / PM_TMR_HZ;
 
-    if (wanted == pm->armed)
-        return;
+    if (wanted != pm->armed)
+        loop_timer_set(pm->timer, wanted ? ns : LOOP_NEVER);
     pm->armed = wanted;
-    if (wanted) {
-        int64_t ticks = (pm->last_ticks / PM_TMR_HALF + 1) * PM_TMR_HALF;
-        int64_t ns = pm->start_ns + ticks / PM_TMR_HZ * NS_PER_S +
-                     (ticks % PM_TMR_HZ * NS_PER_S + PM_TMR_HZ - 1) / PM_TMR_HZ;
-
-        at.it_value.tv_sec = ns / NS_PER_S;
-        at.it_value.tv_nsec = ns % NS_PER_S;
-    }
-    timerfd_settime(pm->timer_fd, TFD_TIMER_ABSTIME, &at, NULL);
 }
 
 /* The interrupt line, level-triggered, and the timer follow status and enable. */
 static void pm_follow(struct acpi_pm *pm)
 {
-    bool level = pm->sts & pm->en;
-
-    if (level != pm->level) {
-        pm->level = level;
-        irq_line_set(&pm->sci, level);
-    }
+    irq_line_set(&pm->sci, pm->sts & pm->en);
     pm_arm_timer(pm);
 }
 
 static void pm_update(struct acpi_pm *pm)
 {
     int64_t ticks = pm_ticks(pm);
-
     if (ticks / PM_TMR_HALF != pm->last_ticks / PM_TMR_HALF)
         pm->sts |= PM1_TMR;
     pm->last_ticks = ticks;
@@ -127,10 +97,7 @@ static void pm_update(struct acpi_pm *pm)
 static void pm_timer(void *opaque, uint32_t events)
 {
     struct acpi_pm *pm = opaque;
-    uint64_t expirations;
-
     (void)events;
-    (void)!read(pm->timer_fd, &expirations, sizeof(expirations));
     pthread_mutex_lock(&pm->lock);
     pm->armed = false;
     pm_update(pm);
@@ -139,11 +106,9 @@ static void pm_timer(void *opaque, uint32_t events)
 
 bool acpi_pm_power_button(struct acpi_pm *pm)
 {
-    bool enabled;
-
     pthread_mutex_lock(&pm->lock);
     pm->sts |= PM1_PWRBTN;
-    enabled = pm->en & PM1_PWRBTN;
+    bool enabled = pm->en & PM1_PWRBTN;
     pm_follow(pm);
     pthread_mutex_unlock(&pm->lock);
     return enabled;
@@ -157,7 +122,6 @@ static uint64_t pm_read(void *opaque, uint64_t offset, unsigned size)
 {
     struct acpi_pm *pm = opaque;
     uint8_t registers[ACPI_PM_SIZE] = {0};
-
     pthread_mutex_lock(&pm->lock);
     pm_update(pm);
     put_le16(&registers[ACPI_PM1_EVT], pm->sts);
@@ -192,13 +156,11 @@ static void pm_write(void *opaque, uint64_t offset, unsigned size, uint64_t valu
 {
     struct acpi_pm *pm = opaque;
     bool poweroff = false;
-
     pthread_mutex_lock(&pm->lock);
     pm_update(pm);
     for (unsigned i = 0; i < size; i++) {
         unsigned at = (unsigned)offset + i, shift = 8 * (at & 1);
         uint16_t bits = (uint16_t)((value >> 8 * i & 0xff) << shift);
-
         poweroff |= pm_write_byte(pm, at & ~1U, (uint16_t)(0xff << shift), bits);
     }
     pm_follow(pm);
@@ -207,10 +169,7 @@ static void pm_write(void *opaque, uint64_t offset, unsigned size, uint64_t valu
         pm->power.ops->poweroff(pm->power.opaque);
 }
 
-static const struct bus_ops pm_ops = {
-    .read = pm_read,
-    .write = pm_write,
-};
+static const struct bus_ops pm_ops = {.read = pm_read, .write = pm_write};
 
 /* ---- life ---- */
 
@@ -224,55 +183,28 @@ void acpi_pm_reset(struct acpi_pm *pm)
     pthread_mutex_unlock(&pm->lock);
 }
 
-void acpi_pm_set_clock(struct acpi_pm *pm, int64_t (*now_ns)(void *opaque), void *opaque)
-{
-    pthread_mutex_lock(&pm->lock);
-    pm->now_ns = now_ns;
-    pm->clock_opaque = opaque;
-    pm->start_ns = now_ns(opaque);
-    pm->last_ticks = 0;
-    pthread_mutex_unlock(&pm->lock);
-}
-
 int acpi_pm_create(struct acpi_pm **out, struct bus *pio, struct loop *loop,
                    struct irq_line sci, struct power power)
 {
     struct acpi_pm *pm = calloc(1, sizeof(*pm));
-    struct bus_range range = {.base = LAYOUT_PORT_ACPI,
-                              .size = ACPI_PM_SIZE,
-                              .ops = &pm_ops,
-                              .opaque = pm,
-                              .name = "acpi-pm"};
-    int err;
-
+    const struct bus_range range = {LAYOUT_PORT_ACPI, ACPI_PM_SIZE, &pm_ops, pm, "acpi-pm"};
     if (!pm)
         return -ENOMEM;
-    *pm = (struct acpi_pm){.pio = pio, .loop = loop, .sci = sci, .power = power};
-    pthread_mutex_init(&pm->lock, NULL);
-    acpi_pm_set_clock(pm, host_now, NULL);
-
-    pm->timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
-    if (pm->timer_fd < 0) {
-        err = -errno;
-        goto free_pm;
+    *pm = (struct acpi_pm){.lock = PTHREAD_MUTEX_INITIALIZER,
+                           .pio = pio,
+                           .loop = loop,
+                           .sci = sci,
+                           .power = power,
+                           .start_ns = loop_now(CLOCK_MONOTONIC)};
+    pm->timer = loop_add_timer(loop, CLOCK_MONOTONIC, pm_timer, pm);
+    int err = pm->timer < 0 ? pm->timer : bus_add(pio, &range);
+    if (err) {
+        loop_close(loop, pm->timer);
+        free(pm);
+        return err;
     }
-    err = loop_add(loop, pm->timer_fd, EPOLLIN, pm_timer, pm);
-    if (err)
-        goto close_timer;
-    err = bus_add(pio, &range);
-    if (err)
-        goto remove_timer;
     *out = pm;
     return 0;
-
-remove_timer:
-    loop_remove(loop, pm->timer_fd);
-close_timer:
-    close(pm->timer_fd);
-free_pm:
-    pthread_mutex_destroy(&pm->lock);
-    free(pm);
-    return err;
 }
 
 void acpi_pm_destroy(struct acpi_pm *pm)
@@ -280,8 +212,6 @@ void acpi_pm_destroy(struct acpi_pm *pm)
     if (!pm)
         return;
     bus_remove(pm->pio, LAYOUT_PORT_ACPI);
-    loop_remove(pm->loop, pm->timer_fd);
-    close(pm->timer_fd);
-    pthread_mutex_destroy(&pm->lock);
+    loop_close(pm->loop, pm->timer);
     free(pm);
 }

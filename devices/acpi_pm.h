@@ -1,6 +1,6 @@
 /*
  * acpi_pm.h: ACPI fixed hardware (ACPI 6.5, 4.8): PM1a event and control blocks, the power
- * management timer, S5. The reset register is 0xCF9 (i8042.c).
+ * management timer, S5. The reset register is 0xCF9 (pci_host.c).
  */
 #pragma once
 
@@ -28,6 +28,3 @@ void acpi_pm_reset(struct acpi_pm *pm);
 /* Presses the power button: PWRBTN_STS, and SCI where the guest enabled it. Any thread.
  * False when the guest has not enabled it (no ACPI driver is listening). */
 bool acpi_pm_power_button(struct acpi_pm *pm);
-/* For tests: nanoseconds in place of CLOCK_MONOTONIC; the timer counts from 0
- * at this call. Its timer stays on that clock: one that is due in the past fires at once. */
-void acpi_pm_set_clock(struct acpi_pm *pm, int64_t (*now_ns)(void *opaque), void *opaque);

@@ -17,23 +17,17 @@
 #include <pthread.h>
 #include <stdbool.h>
 #include <stdlib.h>
-#include <sys/epoll.h>
-#include <sys/timerfd.h>
 #include <time.h>
-#include <unistd.h>
 
 #include "vmm/bus.h"
 #include "vmm/layout.h"
 #include "vmm/loop.h"
 #include "vmm/util.h"
 
-#define NS_PER_S     1000000000LL
-#define S_PER_DAY    86400
-#define UIP_BEFORE   244141 /* ns: t_BUC, 8 cycles of the 32768 Hz crystal */
-#define CMOS_SIZE    128
-#define ALARM_ANY    0xc0 /* and above: matches always */
-#define NEVER        INT64_MAX
-#define CMOS_NEITHER (-1)
+#define S_PER_DAY  86400
+#define UIP_BEFORE 244141 /* ns: t_BUC, 8 cycles of the 32768 Hz crystal */
+#define CMOS_SIZE  128
+#define ALARM_ANY  0xc0 /* and above: matches always */
 
 enum cmos_port { CMOS_INDEX, CMOS_DATA, CMOS_PORTS };
 
@@ -86,12 +80,9 @@ struct cmos {
     struct bus *pio;
     struct loop *loop;
     struct irq_line irq;
-    bool level;
-    int timer_fd;
-    int64_t armed_ns; /* host time the timer is set to, NEVER: off */
+    int timer;
+    int64_t armed_ns; /* host time the timer is set to */
 
-    int64_t (*now_ns)(void *opaque);
-    void *clock_opaque;
     /* The guest's second begins OFFSET_NS before the host's, and is numbered OFFSET_S more.
      * Two parts, as the nanoseconds of a year that the guest may choose do not fit 64 bits. */
     int64_t offset_ns, offset_s;
@@ -101,19 +92,10 @@ struct cmos {
     uint8_t ram[CMOS_SIZE]; /* the time registers in it are current only while SET is on */
 };
 
-static int64_t host_now(void *opaque)
-{
-    struct timespec now;
-
-    (void)opaque;
-    clock_gettime(CLOCK_REALTIME, &now);
-    return now.tv_sec * NS_PER_S + now.tv_nsec;
-}
-
 /* Nanoseconds in the guest's phase; numbered as seconds by guest_second(). */
 static int64_t cmos_now(const struct cmos *c)
 {
-    return c->now_ns(c->clock_opaque) + c->offset_ns;
+    return loop_now(CLOCK_REALTIME) + c->offset_ns;
 }
 
 static int64_t guest_second(const struct cmos *c, int64_t now)
@@ -152,19 +134,9 @@ static int decode_hours(const struct cmos *c, uint8_t value)
 
 static bool is_time(unsigned reg)
 {
-    switch (reg) {
-    case RTC_SECONDS:
-    case RTC_MINUTES:
-    case RTC_HOURS:
-    case RTC_DAY_OF_WEEK:
-    case RTC_DAY_OF_MONTH:
-    case RTC_MONTH:
-    case RTC_YEAR:
-    case CMOS_CENTURY:
-        return true;
-    default:
-        return false;
-    }
+    static const uint8_t time[] = {RTC_SECONDS,      RTC_MINUTES, RTC_HOURS, RTC_DAY_OF_WEEK,
+                                   RTC_DAY_OF_MONTH, RTC_MONTH,   RTC_YEAR,  CMOS_CENTURY};
+    return memchr(time, (int)reg, sizeof(time));
 }
 
 /* The time NOW into its registers. */
@@ -172,10 +144,8 @@ static void load_time(struct cmos *c, int64_t now)
 {
     time_t second = guest_second(c, now);
     struct tm tm;
-    int year;
-
     gmtime_r(&second, &tm);
-    year = tm.tm_year + 1900;
+    int year = tm.tm_year + 1900;
     c->ram[RTC_SECONDS] = encode(c, tm.tm_sec);
     c->ram[RTC_MINUTES] = encode(c, tm.tm_min);
     c->ram[RTC_HOURS] = encode_hours(c, tm.tm_hour);
@@ -186,14 +156,12 @@ static void load_time(struct cmos *c, int64_t now)
     c->ram[CMOS_CENTURY] = encode(c, year / 100);
 }
 
-/*
- * The time registers are what it is now. The next update comes half a second later, as after a
+/* The time registers are what it is now. The next update comes half a second later, as after a
  * reset of the divider chain, which is what setting the clock to the second relies on. Fields
- * out of range carry over: whatever they hold is some time.
- */
+ * out of range carry over: whatever they hold is some time. */
 static void store_time(struct cmos *c)
 {
-    int64_t host = c->now_ns(c->clock_opaque);
+    int64_t host = loop_now(CLOCK_REALTIME);
     struct tm tm = {
         .tm_sec = decode(c, c->ram[RTC_SECONDS]),
         .tm_min = decode(c, c->ram[RTC_MINUTES]),
@@ -214,7 +182,6 @@ static void store_time(struct cmos *c)
 static int64_t periodic_hz(const struct cmos *c)
 {
     unsigned rs = c->ram[RTC_REG_A] & REG_A_RS;
-
     if (rs == 0)
         return 0;
     return rs < 3 ? 512 >> rs : 65536 >> rs;
@@ -233,20 +200,18 @@ static int64_t period_start(int64_t period, int64_t hz)
 static bool alarm_matches(const struct cmos *c, unsigned reg, int64_t value)
 {
     uint8_t alarm = c->ram[reg];
-
     if (alarm >= ALARM_ANY)
         return true;
     return value == (reg == RTC_HOURS_ALARM ? decode_hours(c, alarm) : decode(c, alarm));
 }
 
-/* The second of the next alarm after SECOND; NEVER when its fields are no time of day. The
+/* The second of the next alarm after SECOND; LOOP_NEVER when its fields are no time of day. The
  * steps are at most the rest of a minute, an hour and a day, and a minute and an hour again. */
 static int64_t next_alarm(const struct cmos *c, int64_t second)
 {
     second++;
     for (int steps = 60 + 60 + 24 + 60 + 60; steps >= 0; steps--) {
         int64_t in_day = (second % S_PER_DAY + S_PER_DAY) % S_PER_DAY;
-
         if (!alarm_matches(c, RTC_HOURS_ALARM, in_day / 3600))
             second += 3600 - in_day % 3600;
         else if (!alarm_matches(c, RTC_MINUTES_ALARM, in_day / 60 % 60))
@@ -256,7 +221,7 @@ static int64_t next_alarm(const struct cmos *c, int64_t second)
         else
             return second;
     }
-    return NEVER;
+    return LOOP_NEVER;
 }
 
 /* Flags come up whether or not their interrupts are enabled. */
@@ -264,7 +229,6 @@ static uint8_t flags_between(const struct cmos *c, int64_t last, int64_t now)
 {
     int64_t hz = periodic_hz(c);
     uint8_t flags = 0;
-
     if (now <= last)
         return 0; /* the host's clock was set back */
     if (hz && period_at(last, hz) != period_at(now, hz))
@@ -282,8 +246,7 @@ static int64_t next_event(const struct cmos *c)
 {
     uint8_t b = c->ram[RTC_REG_B];
     uint8_t wanted = b & (uint8_t)~c->ram[RTC_REG_C];
-    int64_t now = c->last_ns, hz = periodic_hz(c), next = NEVER;
-
+    int64_t now = c->last_ns, hz = periodic_hz(c), next = LOOP_NEVER;
     if ((wanted & REG_B_PIE) && hz)
         next = period_start(period_at(now, hz) + 1, hz);
     if (b & REG_B_SET)
@@ -292,8 +255,7 @@ static int64_t next_event(const struct cmos *c)
         next = MIN(next, (now / NS_PER_S + 1) * NS_PER_S);
     if (wanted & REG_B_AIE) {
         int64_t alarm = next_alarm(c, guest_second(c, now));
-
-        if (alarm != NEVER)
+        if (alarm != LOOP_NEVER)
             next = MIN(next, (alarm - c->offset_s) * NS_PER_S);
     }
     return next;
@@ -302,18 +264,11 @@ static int64_t next_event(const struct cmos *c)
 static void arm_timer(struct cmos *c)
 {
     int64_t next = next_event(c);
-    struct itimerspec at = {0};
-
-    if (next != NEVER) {
+    if (next != LOOP_NEVER)
         next -= c->offset_ns;
-        at.it_value.tv_sec = next / NS_PER_S;
-        at.it_value.tv_nsec = next % NS_PER_S;
-    }
-    if (next == c->armed_ns)
-        return;
+    if (next != c->armed_ns)
+        loop_timer_set(c->timer, next);
     c->armed_ns = next;
-    /* The timer also fires when the host's clock is set, and is then armed anew. */
-    timerfd_settime(c->timer_fd, TFD_TIMER_ABSTIME | TFD_TIMER_CANCEL_ON_SET, &at, NULL);
 }
 
 /* The interrupt line and the timer follow registers B and C. */
@@ -321,34 +276,26 @@ static void cmos_follow(struct cmos *c)
 {
     uint8_t *flags = &c->ram[RTC_REG_C];
     bool level = *flags & c->ram[RTC_REG_B] & (REG_C_PF | REG_C_AF | REG_C_UF);
-
     *flags = (uint8_t)((*flags & ~REG_C_IRQF) | (level ? REG_C_IRQF : 0));
-    if (level != c->level) {
-        c->level = level;
-        irq_line_set(&c->irq, level);
-    }
+    irq_line_set(&c->irq, level);
     arm_timer(c);
 }
 
 static void cmos_update(struct cmos *c)
 {
     int64_t now = cmos_now(c);
-
     c->ram[RTC_REG_C] |= flags_between(c, c->last_ns, now);
     c->last_ns = now;
     cmos_follow(c);
 }
 
+/* Also when the host's clock was set: the timer is then armed anew. */
 static void cmos_timer(void *opaque, uint32_t events)
 {
     struct cmos *c = opaque;
-    uint64_t expirations;
-
     (void)events;
-    /* Fails with ECANCELED after the host's clock was set; the rest is the same. */
-    (void)!read(c->timer_fd, &expirations, sizeof(expirations));
     pthread_mutex_lock(&c->lock);
-    c->armed_ns = CMOS_NEITHER;
+    c->armed_ns = LOOP_NEVER;
     cmos_update(c);
     pthread_mutex_unlock(&c->lock);
 }
@@ -358,11 +305,9 @@ static void cmos_timer(void *opaque, uint32_t events)
 static uint8_t cmos_read_register(struct cmos *c, unsigned reg)
 {
     bool set = c->ram[RTC_REG_B] & REG_B_SET;
-    uint8_t value;
-
     if (is_time(reg) && !set)
         load_time(c, c->last_ns);
-    value = c->ram[reg];
+    uint8_t value = c->ram[reg];
     if (reg == RTC_REG_A && !set && c->last_ns % NS_PER_S >= NS_PER_S - UIP_BEFORE)
         value |= REG_A_UIP;
     if (reg == RTC_REG_C)
@@ -373,7 +318,6 @@ static uint8_t cmos_read_register(struct cmos *c, unsigned reg)
 static void write_reg_b(struct cmos *c, uint8_t value)
 {
     uint8_t old = c->ram[RTC_REG_B];
-
     if (value & REG_B_SET) {
         value &= (uint8_t)~REG_B_UIE;
         if (!(old & REG_B_SET))
@@ -387,36 +331,25 @@ static void write_reg_b(struct cmos *c, uint8_t value)
 static void cmos_write_register(struct cmos *c, unsigned reg, uint8_t value)
 {
     bool set = c->ram[RTC_REG_B] & REG_B_SET;
-
-    switch (reg) {
-    case RTC_REG_A:
-        c->ram[reg] = value & (uint8_t)~REG_A_UIP;
-        break;
-    case RTC_REG_B:
-        write_reg_b(c, value);
-        break;
-    case RTC_REG_C:
-    case RTC_REG_D:
-        break;
-    default:
-        if (is_time(reg) && !set)
-            load_time(c, c->last_ns);
-        c->ram[reg] = value;
-        if (is_time(reg) && !set)
-            store_time(c);
-    }
+    if (reg == RTC_REG_C || reg == RTC_REG_D)
+        return; /* for reading */
+    if (reg == RTC_REG_B)
+        return write_reg_b(c, value);
+    if (is_time(reg) && !set)
+        load_time(c, c->last_ns);
+    c->ram[reg] = reg == RTC_REG_A ? value & (uint8_t)~REG_A_UIP : value;
+    if (is_time(reg) && !set)
+        store_time(c);
 }
 
 static uint64_t cmos_read(void *opaque, uint64_t offset, unsigned size)
 {
     struct cmos *c = opaque;
     uint64_t value = 0;
-
     pthread_mutex_lock(&c->lock);
     cmos_update(c);
     for (unsigned i = 0; i < size; i++) {
         uint8_t byte = offset + i == CMOS_DATA ? cmos_read_register(c, c->index) : 0xff;
-
         value |= (uint64_t)byte << 8 * i;
     }
     cmos_follow(c);
@@ -427,12 +360,10 @@ static uint64_t cmos_read(void *opaque, uint64_t offset, unsigned size)
 static void cmos_write(void *opaque, uint64_t offset, unsigned size, uint64_t value)
 {
     struct cmos *c = opaque;
-
     pthread_mutex_lock(&c->lock);
     cmos_update(c);
     for (unsigned i = 0; i < size; i++) {
         uint8_t byte = (uint8_t)(value >> 8 * i);
-
         if (offset + i == CMOS_DATA)
             cmos_write_register(c, c->index, byte);
         else
@@ -442,10 +373,7 @@ static void cmos_write(void *opaque, uint64_t offset, unsigned size, uint64_t va
     pthread_mutex_unlock(&c->lock);
 }
 
-static const struct bus_ops cmos_ops = {
-    .read = cmos_read,
-    .write = cmos_write,
-};
+static const struct bus_ops cmos_ops = {.read = cmos_read, .write = cmos_write};
 
 /* ---- life ---- */
 
@@ -454,7 +382,6 @@ static void put_memory_size(struct cmos *c, unsigned reg, unsigned bytes, uint64
                             uint64_t above, uint64_t unit)
 {
     uint64_t units = size > above ? (size - above) / unit : 0;
-
     put_le(&c->ram[reg], bytes, MIN(units, all_ones(bytes)));
 }
 
@@ -483,57 +410,29 @@ void cmos_reset(struct cmos *c)
     pthread_mutex_unlock(&c->lock);
 }
 
-void cmos_set_clock(struct cmos *c, int64_t (*now_ns)(void *opaque), void *opaque)
-{
-    pthread_mutex_lock(&c->lock);
-    c->now_ns = now_ns;
-    c->clock_opaque = opaque;
-    c->last_ns = cmos_now(c);
-    cmos_follow(c);
-    pthread_mutex_unlock(&c->lock);
-}
-
 int cmos_create(struct cmos **out, struct bus *pio, struct loop *loop, struct irq_line irq,
                 uint64_t low_ram, uint64_t high_ram)
 {
     struct cmos *c = calloc(1, sizeof(*c));
-    struct bus_range range = {.base = LAYOUT_PORT_CMOS,
-                              .size = CMOS_PORTS,
-                              .ops = &cmos_ops,
-                              .opaque = c,
-                              .name = "cmos"};
-    int err;
-
+    const struct bus_range range = {LAYOUT_PORT_CMOS, CMOS_PORTS, &cmos_ops, c, "cmos"};
     if (!c)
         return -ENOMEM;
-    *c = (struct cmos){
-        .pio = pio, .loop = loop, .irq = irq, .armed_ns = NEVER, .now_ns = host_now};
-    pthread_mutex_init(&c->lock, NULL);
+    *c = (struct cmos){.lock = PTHREAD_MUTEX_INITIALIZER,
+                       .pio = pio,
+                       .loop = loop,
+                       .irq = irq,
+                       .armed_ns = LOOP_NEVER};
     c->last_ns = cmos_now(c);
     cmos_power_on(c, low_ram, high_ram);
-
-    c->timer_fd = timerfd_create(CLOCK_REALTIME, TFD_CLOEXEC | TFD_NONBLOCK);
-    if (c->timer_fd < 0) {
-        err = -errno;
-        goto free_cmos;
+    c->timer = loop_add_timer(loop, CLOCK_REALTIME, cmos_timer, c);
+    int err = c->timer < 0 ? c->timer : bus_add(pio, &range);
+    if (err) {
+        loop_close(loop, c->timer);
+        free(c);
+        return err;
     }
-    err = loop_add(loop, c->timer_fd, EPOLLIN, cmos_timer, c);
-    if (err)
-        goto close_timer;
-    err = bus_add(pio, &range);
-    if (err)
-        goto remove_timer;
     *out = c;
     return 0;
-
-remove_timer:
-    loop_remove(loop, c->timer_fd);
-close_timer:
-    close(c->timer_fd);
-free_cmos:
-    pthread_mutex_destroy(&c->lock);
-    free(c);
-    return err;
 }
 
 void cmos_destroy(struct cmos *c)
@@ -541,8 +440,6 @@ void cmos_destroy(struct cmos *c)
     if (!c)
         return;
     bus_remove(c->pio, LAYOUT_PORT_CMOS);
-    loop_remove(c->loop, c->timer_fd);
-    close(c->timer_fd);
-    pthread_mutex_destroy(&c->lock);
+    loop_close(c->loop, c->timer);
     free(c);
 }

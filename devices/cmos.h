@@ -19,6 +19,3 @@ int cmos_create(struct cmos **out, struct bus *pio, struct loop *loop, struct ir
 void cmos_destroy(struct cmos *cmos); /* NULL is fine */
 /* A reset clears interrupt enables (data sheet, RESET pin); time and RAM stay. */
 void cmos_reset(struct cmos *cmos);
-/* For tests: nanoseconds since 1970, not negative, in place of CLOCK_REALTIME. The alarm timer
- * stays on that clock: one that is due in the past fires at once. */
-void cmos_set_clock(struct cmos *cmos, int64_t (*now_ns)(void *opaque), void *opaque);

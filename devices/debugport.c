@@ -28,28 +28,21 @@ static uint64_t debugport_read(void *opaque, uint64_t offset, unsigned size)
 static void debugport_write(void *opaque, uint64_t offset, unsigned size, uint64_t value)
 {
     struct debugport *dev = opaque;
-
     (void)offset;
     (void)size;
     dev->power.ops->debug_exit(dev->power.opaque, (unsigned)value);
 }
 
-static const struct bus_ops debugport_ops = {
-    .read = debugport_read,
-    .write = debugport_write,
-};
+static const struct bus_ops debugport_ops = {.read = debugport_read, .write = debugport_write};
 
 int debugport_create(struct debugport **out, struct bus *pio, uint16_t port, struct power power)
 {
     struct debugport *dev = calloc(1, sizeof(*dev));
-    struct bus_range range = {
-        .base = port, .size = 1, .ops = &debugport_ops, .opaque = dev, .name = "debug-exit"};
-    int err;
-
+    const struct bus_range range = {port, 1, &debugport_ops, dev, "debug-exit"};
     if (!dev)
         return -ENOMEM;
     *dev = (struct debugport){.pio = pio, .port = port, .power = power};
-    err = bus_add(pio, &range);
+    int err = bus_add(pio, &range);
     if (err) {
         free(dev);
         return err;

@@ -57,7 +57,6 @@ static void complain(struct msi *msi, const char *what, unsigned vector, int err
 static void complain_no_file(struct msi *msi, unsigned vector)
 {
     struct rlimit limit = {0};
-
     getrlimit(RLIMIT_NOFILE, &limit);
     if (may_complain(msi))
         log_error(msi->name,
@@ -69,7 +68,6 @@ static void complain_no_file(struct msi *msi, unsigned vector)
 static void complain_no_route(struct msi *msi, unsigned vector)
 {
     unsigned routed = 0;
-
     for (unsigned i = 0; i < msi->nr; i++)
         routed += msi->vector[i].gsi >= 0;
     if (may_complain(msi))
@@ -121,7 +119,6 @@ static void vector_attach(struct msi *msi, unsigned i)
 {
     struct msi_vector *v = &msi->vector[i];
     int err = vector_route(msi, v);
-
     if (err) {
         vector_detach(msi, v);
         if (err == -ENOSPC)
@@ -143,7 +140,6 @@ static void vector_connect(struct msi *msi, unsigned i)
 {
     struct msi_vector *v = &msi->vector[i];
     bool unmasked = v->fd >= 0 && !v->masked && !msi->function_mask;
-
     if (unmasked && is_interrupt(&v->msg)) {
         vector_attach(msi, i);
         return;
@@ -157,7 +153,6 @@ static void vector_connect(struct msi *msi, unsigned i)
 static int vector_open(struct msi *msi, unsigned i)
 {
     int fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-
     if (fd < 0) {
         int err = -errno;
         if (err == -EMFILE)
@@ -194,7 +189,6 @@ static void vector_set(struct msi_vector *v, struct hv_msi msg, bool masked)
 static void bind_run(struct msi *msi, unsigned start, unsigned count, const int *fds)
 {
     int err = msi->ops->bind(msi->opaque, start, count, fds);
-
     if (err) {
         complain(msi, "set the trigger of", start, err);
         return;
@@ -203,16 +197,13 @@ static void bind_run(struct msi *msi, unsigned start, unsigned count, const int 
         msi->vector[start + i].bound = fds[i] >= 0;
 }
 
-/*
- * Gives the device every eventfd that it does not have yet. Vectors not in use are bridged by
+/* Gives the device every eventfd that it does not have yet. Vectors not in use are bridged by
  * -1: each call is expensive at a real device, and where vectors cannot be added one by one the
- * first call decides how many there are. Those that it has are left alone.
- */
+ * first call decides how many there are. Those that it has are left alone. */
 static void bind_new(struct msi *msi)
 {
     int fds[MSIX_VECTORS_MAX];
     unsigned i = 0;
-
     while (i < msi->nr) {
         unsigned start = i, end = i;
         for (; i < msi->nr && !msi->vector[i].bound; i++) {
@@ -230,15 +221,12 @@ static void bind_new(struct msi *msi)
     }
 }
 
-/*
- * Brings vectors [FIRST, END) to what the guest wants. With FORESIGHT a masked vector that has
+/* Brings vectors [FIRST, END) to what the guest wants. With FORESIGHT a masked vector that has
  * a message is given to the device too: the guest is about to use it, and devices that cannot
- * take a vector more later are spared the interruption.
- */
+ * take a vector more later are spared the interruption. */
 static void update(struct msi *msi, unsigned first, unsigned end, bool foresight)
 {
     bool fresh = false;
-
     if (!msi->enabled)
         return;
     for (unsigned i = first; i < end && !msi->function_mask; i++) {
@@ -421,15 +409,11 @@ uint64_t msix_pba_read(const struct msi *msi, uint32_t offset, unsigned size)
 
 void msi_signal(struct msi *msi, unsigned vector)
 {
-    const uint64_t one = 1;
-
     if (!msi->enabled || vector >= msi->nr)
         return;
     /* The first signal of a vector that is still masked is kept, too. */
     int fd = msi->vector[vector].fd;
     if (fd < 0 && vector_open(msi, vector))
         return;
-    /* Fails only when 2^64 - 2 interrupts are pending. */
-    if (write(msi->vector[vector].fd, &one, sizeof(one)) < 0)
-        return;
+    eventfd_write(msi->vector[vector].fd, 1); /* fails only with 2^64 - 2 of them pending */
 }

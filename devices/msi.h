@@ -22,10 +22,8 @@
 #define MSIX_VECTORS_MAX 2048
 
 struct msi_ops {
-    /*
-     * The eventfds FDS[0..count) (-1: none) are the triggers of vectors START.. from now on, at
-     * the device. Called with every vector that has just come into use.
-     */
+    /* The eventfds FDS[0..count) (-1: none) are the triggers of vectors START.. from now on, at
+     * the device. Called with every vector that has just come into use. */
     int (*bind)(void *opaque, unsigned start, unsigned count, const int *fds);
     /* The mechanism is switched on (before the first bind) or off (all triggers are gone; they
      * are closed after this returns). */

@@ -83,7 +83,6 @@ void pci_dev_set_id(struct pci_dev *dev, uint16_t vendor, uint16_t device, uint3
 static bool bar_allowed(unsigned bar, uint64_t size, uint32_t flags)
 {
     const uint32_t memory = PCI_BASE_ADDRESS_MEM_TYPE_64 | PCI_BASE_ADDRESS_MEM_PREFETCH;
-
     if (!is_pow2(size))
         return false;
     if (bar == PCI_BAR_ROM)
@@ -124,7 +123,6 @@ int pci_dev_set_bar(struct pci_dev *dev, unsigned bar, uint64_t size, uint32_t f
 int pci_dev_add_cap(struct pci_dev *dev, uint8_t id, uint8_t len)
 {
     unsigned pos = dev->cap_end;
-
     if (pos + len > PCI_CFG_SPACE_SIZE)
         return -ENOSPC;
     memset(&dev->config[pos], 0, len);
@@ -142,18 +140,15 @@ uint64_t pci_bar_value(const struct pci_dev *dev, unsigned bar)
 {
     unsigned reg = bar_register(bar);
     uint64_t value = get_le32(&dev->config[reg]);
-
     if (bar_is_64(&dev->bar[bar]))
         value |= (uint64_t)get_le32(&dev->config[reg + 4]) << 32;
     return value & bar_address_mask(dev, bar);
 }
 
-/*
- * Whether a BAR with the value ADDR can be decoded. Guests size BARs with decoding left on and
+/* Whether a BAR with the value ADDR can be decoded. Guests size BARs with decoding left on and
  * move 64-bit ones in two steps: neither may put a device over the interrupt controllers or
  * where no address is. All ones in a 32-bit BAR, or in the lower half of a 64-bit one, is the
- * range that ends at 4 GiB; all ones in the upper half is far beyond 52 bits.
- */
+ * range that ends at 4 GiB; all ones in the upper half is far beyond 52 bits. */
 static bool bar_address_sane(const struct pci_bar *bar, uint64_t addr)
 {
     if (!addr)
@@ -169,7 +164,6 @@ static bool bar_wanted(const struct pci_dev *dev, unsigned i)
 {
     const struct pci_bar *bar = &dev->bar[i];
     uint16_t command = get_le16(&dev->config[PCI_COMMAND]);
-
     if (!bar->size || !(command & (bar_is_io(bar) ? PCI_COMMAND_IO : PCI_COMMAND_MEMORY)))
         return false;
     if (i == PCI_BAR_ROM && !(dev->config[PCI_ROM_ADDRESS] & PCI_ROM_ADDRESS_ENABLE))
@@ -190,7 +184,6 @@ static void bar_map(struct pci_dev *dev, unsigned i)
     struct pci_bar *bar = &dev->bar[i];
     uint64_t addr = pci_bar_value(dev, i);
     int err = dev->ops->bar_map(dev, i, addr);
-
     if (!err) {
         bar->addr = addr;
         bar->mapped = true;
@@ -233,7 +226,6 @@ void pci_config_write(struct pci_dev *dev, unsigned offset, unsigned size, uint3
 {
     uint64_t mask = get_le(&dev->wmask[offset], size);
     uint64_t old = get_le(&dev->config[offset], size);
-
     put_le(&dev->config[offset], size, (old & ~mask) | (value & mask));
     if (dev->bus && (overlaps(offset, size, PCI_COMMAND, PCI_COMMAND + 2) ||
                      overlaps(offset, size, PCI_BASE_ADDRESS_0, PCI_BASE_ADDRESS_5 + 4) ||
@@ -251,16 +243,13 @@ static struct pci_dev *find(const struct pci_bus *bus, unsigned bdf)
 static unsigned step(unsigned offset, unsigned left)
 {
     unsigned size = 4;
-
     while (offset % size || size > left)
         size /= 2;
     return size;
 }
 
-/*
- * Header Type bit 7 (6.2.1): system software looks for functions 1-7 of a slot only when
- * function 0 has it, and a function that came from a card of several may be alone here.
- */
+/* Header Type bit 7 (6.2.1): system software looks for functions 1-7 of a slot only when
+ * function 0 has it, and a function that came from a card of several may be alone here. */
 static uint32_t fix_header_type(const struct pci_dev *dev, unsigned offset, unsigned size,
                                 uint32_t value)
 {
@@ -278,12 +267,8 @@ static uint32_t fix_header_type(const struct pci_dev *dev, unsigned offset, unsi
 
 static uint32_t read_aligned(struct pci_dev *dev, unsigned offset, unsigned size)
 {
-    uint32_t value;
-
-    if (dev->ops->config_read)
-        value = dev->ops->config_read(dev, offset, size);
-    else
-        value = pci_config_read(dev, offset, size);
+    uint32_t value = dev->ops->config_read ? dev->ops->config_read(dev, offset, size)
+                                           : pci_config_read(dev, offset, size);
     return fix_header_type(dev, offset, size, value) & (uint32_t)all_ones(size);
 }
 
@@ -299,7 +284,6 @@ static void write_aligned(struct pci_dev *dev, unsigned offset, unsigned size, u
 uint32_t pci_bus_config_read(struct pci_bus *bus, unsigned bdf, unsigned offset, unsigned size)
 {
     uint32_t value = 0;
-
     pthread_mutex_lock(&bus->lock);
     struct pci_dev *dev = find(bus, bdf);
     for (unsigned done = 0, n; done < size && done < 4; done += n) {
@@ -331,7 +315,6 @@ void pci_bus_config_write(struct pci_bus *bus, unsigned bdf, unsigned offset, un
 int pci_bus_add(struct pci_bus *bus, struct pci_dev *dev, uint8_t devfn)
 {
     int err = -EEXIST;
-
     pthread_mutex_lock(&bus->lock);
     if (!bus->dev[devfn]) {
         bus->dev[devfn] = dev;
@@ -352,18 +335,6 @@ void pci_bus_remove(struct pci_bus *bus, struct pci_dev *dev)
     dev->bus = NULL;
     pci_bus_update(bus);
     pthread_mutex_unlock(&bus->lock);
-}
-
-int pci_bus_free_slot(const struct pci_bus *bus)
-{
-    for (unsigned slot = 1; slot < PCI_SLOTS; slot++) {
-        unsigned fn = 0;
-        while (fn < 8 && !bus->dev[PCI_DEVFN(slot, fn)])
-            fn++;
-        if (fn == 8)
-            return (int)slot;
-    }
-    return -ENOSPC;
 }
 
 void pci_bus_reset(struct pci_bus *bus)
@@ -436,7 +407,6 @@ static struct window *window_of(struct plan *plan, const struct pci_bar *bar)
 static struct window *plan_place(struct plan *plan, const struct pci_bar *bar, uint64_t *addr)
 {
     struct window *w = window_of(plan, bar);
-
     if (window_take(w, bar->size, addr))
         return w;
     w = w == &plan->mmio32 ? &plan->mmio64 : &plan->mmio32;
@@ -446,7 +416,6 @@ static struct window *plan_place(struct plan *plan, const struct pci_bar *bar, u
 static void bar_store(struct pci_dev *dev, unsigned i, uint64_t addr)
 {
     unsigned reg = bar_register(i);
-
     put_le32(&dev->config[reg], (uint32_t)addr | dev->bar[i].flags);
     if (bar_is_64(&dev->bar[i]))
         put_le32(&dev->config[reg + 4], (uint32_t)(addr >> 32));
@@ -455,7 +424,6 @@ static void bar_store(struct pci_dev *dev, unsigned i, uint64_t addr)
 static void log_misfit(struct plan *plan, const struct pci_dev *dev, unsigned i)
 {
     const struct window *w = window_of(plan, &dev->bar[i]);
-
     log_error(dev->name,
               "cannot place BAR %u of %llu KiB: the %s window of %llu KiB has %llu KiB left; "
               "pass fewer devices",
@@ -464,15 +432,12 @@ static void log_misfit(struct plan *plan, const struct pci_dev *dev, unsigned i)
               (unsigned long long)((w->size - w->used) / KIB));
 }
 
-/*
- * Largest first and in the order of the functions among equals: then every window is filled
+/* Largest first and in the order of the functions among equals: then every window is filled
  * without a gap, provided that it begins on a multiple of the largest. STORE says whether to
- * write the addresses down and to complain, or only to count.
- */
+ * write the addresses down and to complain, or only to count. */
 static int plan_fill(struct plan *plan, const struct pci_bus *bus, bool store)
 {
     int err = 0;
-
     for (uint64_t size = PCI_BAR_SIZE_MAX; size; size /= 2) {
         for (unsigned n = 0; n < ARRAY_SIZE(bus->dev) * PCI_BARS; n++) {
             struct pci_dev *dev = bus->dev[n / PCI_BARS];
@@ -496,7 +461,6 @@ static int plan_fill(struct plan *plan, const struct pci_bus *bus, bool store)
 int pci_bus_assign(struct pci_bus *bus)
 {
     struct plan plan;
-
     plan_init(&plan, bus->mmio64_base, bus->mmio64_size);
     pthread_mutex_lock(&bus->lock);
     int err = plan_fill(&plan, bus, true);
@@ -507,7 +471,6 @@ int pci_bus_assign(struct pci_bus *bus)
 void pci_bus_mmio64_need(const struct pci_bus *bus, uint64_t *size, uint64_t *align)
 {
     struct plan plan;
-
     plan_init(&plan, 0, UINT64_MAX);
     plan_fill(&plan, bus, false);
     *size = plan.mmio64.used;

@@ -17,6 +17,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "devices/platform.h"
 #include "vmm/log.h"
 
 #define PCI_CONFIG_SIZE     4096
@@ -30,18 +31,14 @@ struct pci_bus;
 struct pci_dev;
 
 struct pci_dev_ops {
-    /*
-     * Configuration access: OFFSET < 4096, SIZE 1, 2 or 4, naturally aligned. Both may be NULL;
+    /* Configuration access: OFFSET < 4096, SIZE 1, 2 or 4, naturally aligned. Both may be NULL;
      * then pci_config_read() and pci_config_write() serve. A function that adds something calls
-     * these two from its own.
-     */
+     * these two from its own. */
     uint32_t (*config_read)(struct pci_dev *dev, unsigned offset, unsigned size);
     void (*config_write)(struct pci_dev *dev, unsigned offset, unsigned size, uint32_t value);
-    /*
-     * BAR is decoded at ADDR from now on (register it on its bus, add memory slots) or no
+    /* BAR is decoded at ADDR from now on (register it on its bus, add memory slots) or no
      * longer. A failure leaves it unmapped; -EEXIST (something is there already) is tried again
-     * later.
-     */
+     * later. */
     int (*bar_map)(struct pci_dev *dev, unsigned bar, uint64_t addr);
     void (*bar_unmap)(struct pci_dev *dev, unsigned bar);
 };
@@ -70,27 +67,21 @@ struct pci_bus {
     struct pci_dev *dev[PCI_SLOTS * 8];
     struct bus *pio;
     struct bus *mmio;
-    uint32_t config_address; /* the CF8 latch */
+    _Atomic uint32_t config_address; /* the CF8 latch */
     /* MMIO above 4 GiB that BARs may lie in: set by the machine before the guest runs. Below
      * 4 GiB it is LAYOUT_MMIO32; ports are LAYOUT_PORT_BARS. A guest may still put a BAR
      * anywhere that is free. */
     uint64_t mmio64_base, mmio64_size;
     struct pci_dev host_bridge;
-    /* The reset control register in the middle of CF8; set before the guest runs. */
-    uint8_t (*reset_read)(void *opaque);
-    void (*reset_write)(void *opaque, uint8_t value);
-    void *reset_opaque;
-    struct log_limit complaints; /* BARs that the guest put where they cannot be */
+    _Atomic uint8_t reset_control; /* in the middle of CF8, at CF9 */
+    struct power power;            /* who resets; set by the machine before the guest runs */
+    struct log_limit complaints;   /* BARs that the guest put where they cannot be */
 };
 
 /* PIO and MMIO are where CF8/CFC and the ECAM window are registered (pci_host.c) and where
  * functions register their BARs. Adds the host bridge at 00.0. */
 int pci_bus_init(struct pci_bus *bus, struct bus *pio, struct bus *mmio);
 void pci_bus_fini(struct pci_bus *bus);
-/* Byte accesses at port 0xCF9, which lies inside CF8, go to these; without them it reads all
- * ones. Called with no lock held. */
-void pci_bus_set_reset_hook(struct pci_bus *bus, uint8_t (*read)(void *opaque),
-                            void (*write)(void *opaque, uint8_t value), void *opaque);
 
 /* Sets identification, class and the writable bits common to all type-0 functions. */
 void pci_dev_init(struct pci_dev *dev, const struct pci_dev_ops *ops, const char *name);
@@ -107,15 +98,11 @@ int pci_dev_add_cap(struct pci_dev *dev, uint8_t id, uint8_t len);
 int pci_bus_add(struct pci_bus *bus, struct pci_dev *dev, uint8_t devfn);
 /* Unmaps its BARs. */
 void pci_bus_remove(struct pci_bus *bus, struct pci_dev *dev);
-/* A slot with no function on it, from 1 up; -ENOSPC. */
-int pci_bus_free_slot(const struct pci_bus *bus);
 
-/*
- * Gives every BAR of every function an address, as firmware would: largest first, naturally
+/* Gives every BAR of every function an address, as firmware would: largest first, naturally
  * aligned, 64-bit BARs in the 64-bit window when they are prefetchable or larger than 128 MiB
  * or the 32-bit window is full. Decoding stays off. One that does not fit is a logged error
- * with the figures, and -ENOSPC.
- */
+ * with the figures, and -ENOSPC. */
 int pci_bus_assign(struct pci_bus *bus);
 /* How large (0: no need of one), and how aligned, the 64-bit window has to be for
  * pci_bus_assign(). */

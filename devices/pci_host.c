@@ -4,13 +4,13 @@
  * PCI Local Bus 3.0, 3.2.2.3.2 "Software Generation of Configuration Transactions": the address
  * latch at port CF8, written and read as 32 bits only, and the data port CFC. PCI Express Base
  * 3.0, 7.2.2 "PCI Express Enhanced Configuration Access Mechanism (ECAM)": 4 KiB of MMIO for
- * each function, bus number in address bits 27:20.
+ * each function, bus number in address bits 27:20. Intel ICH10 datasheet, 13.7.5 "RST_CNT -
+ * Reset Control Register": the byte at CF9.
  *
- * Accesses of other sizes at CF8 do not reach the latch; the chipset's reset control register
- * answers at CF9 (i8042.c implements it). Left out: AMD's extended CF8 (register bits 11:8 in
- * bits 27:24), which guests with ECAM do not need; CF8 configuration mechanism #2.
+ * Accesses of other sizes at CF8 do not reach the latch. Left out: AMD's extended CF8 (register
+ * bits 11:8 in bits 27:24), which guests with ECAM do not need; CF8 configuration mechanism #2.
  *
- * vCPU threads call in; the bus's lock protects the latch.
+ * vCPU threads call in. Latch and reset control are atomic: there is no lock here.
  */
 #include "devices/pci.h"
 
@@ -24,57 +24,53 @@
 
 #define CONFIG_ENABLE 0x80000000U /* bus 23:16, device 15:11, function 10:8, register 7:2 */
 
-/*
- * The host bridge of an Intel Xeon E5 v2 ("DMI2", 8086:0e00 revision 4), as it is at 00:00.0 of
+/* 0 to 1 of RST_CPU resets, of the kind that SYS_RST and FULL_RST choose; the whole machine is
+ * reset here in any case. */
+#define RST_CNT_SYS_RST  0x02
+#define RST_CNT_RST_CPU  0x04
+#define RST_CNT_FULL_RST 0x08
+
+/* The host bridge of an Intel Xeon E5 v2 ("DMI2", 8086:0e00 revision 4), as it is at 00:00.0 of
  * many real machines. Linux has neither a fixup nor a driver for this function, it is not one
  * of those it takes peer-to-peer DMA for granted with, and it does not tell that the machine is
- * virtual. It has no registers here beyond the header.
- */
+ * virtual. It has no registers here beyond the header. */
 #define HOST_BRIDGE_VENDOR    0x8086
 #define HOST_BRIDGE_DEVICE    0x0e00
 #define HOST_BRIDGE_CLASS_REV 0x06000004 /* bridge, host */
 
-static uint32_t latch_read(struct pci_bus *bus)
-{
-    pthread_mutex_lock(&bus->lock);
-    uint32_t value = bus->config_address;
-    pthread_mutex_unlock(&bus->lock);
-    return value;
-}
-
-static void latch_write(struct pci_bus *bus, uint32_t value)
-{
-    pthread_mutex_lock(&bus->lock);
-    bus->config_address = value;
-    pthread_mutex_unlock(&bus->lock);
-}
-
 static uint64_t ports_read(void *opaque, uint64_t offset, unsigned size)
 {
     struct pci_bus *bus = opaque;
-
     if (offset == CONFIG_ADDRESS && size == 4)
-        return latch_read(bus);
-    if (offset == RESET_CONTROL && size == 1 && bus->reset_read)
-        return bus->reset_read(bus->reset_opaque);
-    uint32_t address = latch_read(bus);
+        return bus->config_address;
+    if (offset == RESET_CONTROL && size == 1)
+        return bus->reset_control;
+    uint32_t address = bus->config_address;
     if (offset < CONFIG_DATA || !(address & CONFIG_ENABLE))
         return all_ones(size);
     return pci_bus_config_read(bus, address >> 8 & 0xffff,
                                (address & 0xfc) + (unsigned)(offset - CONFIG_DATA), size);
 }
 
+/* The reset puts this register back to 0, too: RST_CPU never stays set, each 1 is an edge. */
+static void reset_control_write(struct pci_bus *bus, uint8_t value)
+{
+    bool reset = value & RST_CNT_RST_CPU;
+    bus->reset_control = reset ? 0 : value & (RST_CNT_SYS_RST | RST_CNT_FULL_RST);
+    if (reset && bus->power.ops)
+        bus->power.ops->reset(bus->power.opaque);
+}
+
 static void ports_write(void *opaque, uint64_t offset, unsigned size, uint64_t value)
 {
     struct pci_bus *bus = opaque;
-
     if (offset == CONFIG_ADDRESS && size == 4)
-        latch_write(bus, (uint32_t)value);
-    else if (offset == RESET_CONTROL && size == 1 && bus->reset_write)
-        bus->reset_write(bus->reset_opaque, (uint8_t)value);
+        bus->config_address = (uint32_t)value;
+    else if (offset == RESET_CONTROL && size == 1)
+        reset_control_write(bus, (uint8_t)value);
     if (offset < CONFIG_DATA)
         return;
-    uint32_t address = latch_read(bus);
+    uint32_t address = bus->config_address;
     if (address & CONFIG_ENABLE)
         pci_bus_config_write(bus, address >> 8 & 0xffff,
                              (address & 0xfc) + (unsigned)(offset - CONFIG_DATA), size,
@@ -88,7 +84,6 @@ static uint64_t ecam_read(void *opaque, uint64_t offset, unsigned size)
 {
     unsigned bdf = (unsigned)(offset >> 12), reg = offset & (PCI_CONFIG_SIZE - 1);
     uint64_t value = pci_bus_config_read(opaque, bdf, reg, MIN(size, 4U));
-
     if (size > 4)
         value |= (uint64_t)pci_bus_config_read(opaque, bdf, reg + 4, size - 4) << 32;
     return value;
@@ -97,7 +92,6 @@ static uint64_t ecam_read(void *opaque, uint64_t offset, unsigned size)
 static void ecam_write(void *opaque, uint64_t offset, unsigned size, uint64_t value)
 {
     unsigned bdf = (unsigned)(offset >> 12), reg = offset & (PCI_CONFIG_SIZE - 1);
-
     pci_bus_config_write(opaque, bdf, reg, MIN(size, 4U), (uint32_t)value);
     if (size > 4)
         pci_bus_config_write(opaque, bdf, reg + 4, size - 4, (uint32_t)(value >> 32));
@@ -114,29 +108,19 @@ int pci_bus_init(struct pci_bus *bus, struct bus *pio, struct bus *mmio)
 {
     const struct bus_range ports = {LAYOUT_PORT_PCI, 8, &ports_ops, bus, "pci-config"};
     const struct bus_range ecam = {LAYOUT_ECAM, LAYOUT_ECAM_SIZE, &ecam_ops, bus, "pci-ecam"};
-
-    memset(bus, 0, sizeof(*bus));
-    bus->pio = pio;
-    bus->mmio = mmio;
-    int err = -pthread_mutex_init(&bus->lock, NULL);
+    *bus = (struct pci_bus){.lock = PTHREAD_MUTEX_INITIALIZER, .pio = pio, .mmio = mmio};
+    int err = bus_add(pio, &ports);
     if (err)
         return err;
-    err = bus_add(pio, &ports);
-    if (err)
-        goto destroy_lock;
     err = bus_add(mmio, &ecam);
-    if (err)
-        goto remove_ports;
+    if (err) {
+        bus_remove(pio, LAYOUT_PORT_PCI);
+        return err;
+    }
     pci_dev_init(&bus->host_bridge, &host_bridge_ops, "host bridge");
     pci_dev_set_id(&bus->host_bridge, HOST_BRIDGE_VENDOR, HOST_BRIDGE_DEVICE,
                    HOST_BRIDGE_CLASS_REV);
     return pci_bus_add(bus, &bus->host_bridge, PCI_DEVFN(0, 0));
-
-remove_ports:
-    bus_remove(pio, LAYOUT_PORT_PCI);
-destroy_lock:
-    pthread_mutex_destroy(&bus->lock);
-    return err;
 }
 
 void pci_bus_fini(struct pci_bus *bus)
@@ -144,13 +128,4 @@ void pci_bus_fini(struct pci_bus *bus)
     pci_bus_remove(bus, &bus->host_bridge);
     bus_remove(bus->mmio, LAYOUT_ECAM);
     bus_remove(bus->pio, LAYOUT_PORT_PCI);
-    pthread_mutex_destroy(&bus->lock);
-}
-
-void pci_bus_set_reset_hook(struct pci_bus *bus, uint8_t (*read)(void *opaque),
-                            void (*write)(void *opaque, uint8_t value), void *opaque)
-{
-    bus->reset_read = read;
-    bus->reset_write = write;
-    bus->reset_opaque = opaque;
 }

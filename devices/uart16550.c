@@ -34,15 +34,12 @@ struct uart {
     struct bus *pio;
     uint16_t port;
     struct irq_line irq;
-    uart_tx_fn *tx;
-    void *tx_opaque;
-    void (*rx_ready)(void *opaque);
-    void *rx_opaque;
+    const struct uart_ops *ops;
+    void *opaque;
 
     uint8_t ier, fcr, lcr, mcr, msr, scr, dll, dlm;
     uint8_t lsr;       /* error bits; the rest follows from the FIFO's state */
     bool thr_empty;    /* its interrupt is pending: not reported by IIR yet */
-    bool level;        /* of the interrupt line */
     bool rx_throttled; /* uart_receive() took less than it was given */
 
     uint8_t fifo[UART_FIFO_SIZE]; /* receiver */
@@ -56,12 +53,10 @@ static uint8_t uart_interrupt(const struct uart *u)
 {
     static const uint8_t trigger[] = {1, 4, 8, 14};
     uint8_t enabled = u->ier;
-
     if ((enabled & UART_IER_RLSI) && (u->lsr & UART_LSR_BRK_ERROR_BITS))
         return UART_IIR_RLSI;
     if ((enabled & UART_IER_RDI) && u->count > 0) {
         bool fifo = u->fcr & UART_FCR_ENABLE_FIFO;
-
         return fifo && u->count < trigger[u->fcr >> 6] ? UART_IIR_RX_TIMEOUT : UART_IIR_RDI;
     }
     if ((enabled & UART_IER_THRI) && u->thr_empty)
@@ -75,12 +70,7 @@ static uint8_t uart_interrupt(const struct uart *u)
 static void uart_update_irq(struct uart *u)
 {
     bool gate = (u->mcr & (UART_MCR_OUT2 | UART_MCR_LOOP)) == UART_MCR_OUT2;
-    bool level = gate && uart_interrupt(u) != UART_IIR_NO_INT;
-
-    if (level != u->level) {
-        u->level = level;
-        irq_line_set(&u->irq, level);
-    }
+    irq_line_set(&u->irq, gate && uart_interrupt(u) != UART_IIR_NO_INT);
 }
 
 /* ---- receiver ---- */
@@ -88,7 +78,6 @@ static void uart_update_irq(struct uart *u)
 static unsigned uart_rx_room(const struct uart *u)
 {
     unsigned size = u->fcr & UART_FCR_ENABLE_FIFO ? UART_FIFO_SIZE : 1;
-
     return size - u->count;
 }
 
@@ -105,11 +94,9 @@ static void uart_rx_push(struct uart *u, uint8_t byte)
 
 static uint8_t uart_rx_pop(struct uart *u)
 {
-    uint8_t byte;
-
     if (u->count == 0)
         return 0;
-    byte = u->fifo[u->head];
+    uint8_t byte = u->fifo[u->head];
     u->head = (u->head + 1) % UART_FIFO_SIZE;
     u->count--;
     return byte;
@@ -123,7 +110,6 @@ static void uart_rx_clear(struct uart *u)
 size_t uart_receive(struct uart *u, const uint8_t *data, size_t len)
 {
     size_t n = 0;
-
     pthread_mutex_lock(&u->lock);
     /* In loopback the receiver's pin is disconnected. */
     while (n < len && !(u->mcr & UART_MCR_LOOP) && uart_rx_room(u) > 0)
@@ -161,11 +147,9 @@ static uint8_t uart_modem_lines(const struct uart *u)
 /* Each delta bit is its line's bit shifted down by four; RI counts when it goes away only. */
 static void uart_write_mcr(struct uart *u, uint8_t value)
 {
-    uint8_t before = u->msr & 0xf0, now, changed;
-
+    uint8_t before = u->msr & 0xf0;
     u->mcr = value & UART_MCR_MASK;
-    now = uart_modem_lines(u);
-    changed = before ^ now;
+    uint8_t now = uart_modem_lines(u), changed = before ^ now;
     if (now & UART_MSR_RI)
         changed &= (uint8_t)~UART_MSR_RI;
     u->msr = (uint8_t)(now | (u->msr & UART_MSR_ANY_DELTA) | changed >> 4);
@@ -180,7 +164,7 @@ static void uart_write_thr(struct uart *u, uint8_t byte)
     if (u->mcr & UART_MCR_LOOP)
         uart_rx_push(u, byte);
     else
-        u->tx(u->tx_opaque, &byte, 1);
+        u->ops->tx(u->opaque, &byte, 1);
     u->thr_empty = true;
 }
 
@@ -207,7 +191,6 @@ static void uart_write_fcr(struct uart *u, uint8_t value)
 static uint8_t uart_read_iir(struct uart *u)
 {
     uint8_t source = uart_interrupt(u);
-
     if (source == UART_IIR_THRI)
         u->thr_empty = false;
     return source | (u->fcr & UART_FCR_ENABLE_FIFO ? UART_FCR_TRIGGER_14 : 0);
@@ -216,7 +199,6 @@ static uint8_t uart_read_iir(struct uart *u)
 static uint8_t uart_read_lsr(struct uart *u)
 {
     uint8_t value = u->lsr | UART_LSR_THRE | UART_LSR_TEMT;
-
     u->lsr = 0;
     return value | (u->count > 0 ? UART_LSR_DR : 0);
 }
@@ -224,7 +206,6 @@ static uint8_t uart_read_lsr(struct uart *u)
 static uint8_t uart_read_msr(struct uart *u)
 {
     uint8_t value = u->msr;
-
     u->msr &= (uint8_t)~UART_MSR_ANY_DELTA;
     return value;
 }
@@ -232,7 +213,6 @@ static uint8_t uart_read_msr(struct uart *u)
 static uint8_t uart_read_register(struct uart *u, unsigned reg)
 {
     bool dlab = u->lcr & UART_LCR_DLAB;
-
     switch (reg) {
     case UART_RX:
         return dlab ? u->dll : uart_rx_pop(u);
@@ -256,7 +236,6 @@ static uint8_t uart_read_register(struct uart *u, unsigned reg)
 static void uart_write_register(struct uart *u, unsigned reg, uint8_t value)
 {
     bool dlab = u->lcr & UART_LCR_DLAB;
-
     switch (reg) {
     case UART_TX:
         if (dlab)
@@ -293,20 +272,18 @@ static void uart_write_register(struct uart *u, unsigned reg, uint8_t value)
 static void uart_unlock(struct uart *u)
 {
     bool ready = u->rx_throttled && !(u->mcr & UART_MCR_LOOP) && uart_rx_room(u) > 0;
-
     if (ready)
         u->rx_throttled = false;
     uart_update_irq(u);
     pthread_mutex_unlock(&u->lock);
-    if (ready && u->rx_ready)
-        u->rx_ready(u->rx_opaque);
+    if (ready)
+        u->ops->rx_ready(u->opaque);
 }
 
 static uint64_t uart_read(void *opaque, uint64_t offset, unsigned size)
 {
     struct uart *u = opaque;
     uint64_t value = 0;
-
     pthread_mutex_lock(&u->lock);
     for (unsigned i = 0; i < size; i++)
         value |= (uint64_t)uart_read_register(u, (unsigned)offset + i) << 8 * i;
@@ -317,17 +294,13 @@ static uint64_t uart_read(void *opaque, uint64_t offset, unsigned size)
 static void uart_write(void *opaque, uint64_t offset, unsigned size, uint64_t value)
 {
     struct uart *u = opaque;
-
     pthread_mutex_lock(&u->lock);
     for (unsigned i = 0; i < size; i++)
         uart_write_register(u, (unsigned)offset + i, (uint8_t)(value >> 8 * i));
     uart_unlock(u);
 }
 
-static const struct bus_ops uart_ops = {
-    .read = uart_read,
-    .write = uart_write,
-};
+static const struct bus_ops uart_bus_ops = {.read = uart_read, .write = uart_write};
 
 /* ---- life ---- */
 
@@ -344,21 +317,21 @@ void uart_reset(struct uart *u)
 }
 
 int uart_create(struct uart **out, struct bus *pio, uint16_t port, struct irq_line irq,
-                uart_tx_fn *tx, void *opaque)
+                const struct uart_ops *ops, void *opaque)
 {
     struct uart *u = calloc(1, sizeof(*u));
-    struct bus_range range = {
-        .base = port, .size = UART_PORTS, .ops = &uart_ops, .opaque = u, .name = "uart"};
-    int err;
-
+    const struct bus_range range = {port, UART_PORTS, &uart_bus_ops, u, "uart"};
     if (!u)
         return -ENOMEM;
-    *u = (struct uart){.pio = pio, .port = port, .irq = irq, .tx = tx, .tx_opaque = opaque};
-    pthread_mutex_init(&u->lock, NULL);
+    *u = (struct uart){.lock = PTHREAD_MUTEX_INITIALIZER,
+                       .pio = pio,
+                       .port = port,
+                       .irq = irq,
+                       .ops = ops,
+                       .opaque = opaque};
     uart_reset(u);
-    err = bus_add(pio, &range);
+    int err = bus_add(pio, &range);
     if (err) {
-        pthread_mutex_destroy(&u->lock);
         free(u);
         return err;
     }
@@ -371,14 +344,5 @@ void uart_destroy(struct uart *u)
     if (!u)
         return;
     bus_remove(u->pio, u->port);
-    pthread_mutex_destroy(&u->lock);
     free(u);
-}
-
-void uart_set_rx_ready(struct uart *u, void (*rx_ready)(void *opaque), void *opaque)
-{
-    pthread_mutex_lock(&u->lock);
-    u->rx_ready = rx_ready;
-    u->rx_opaque = opaque;
-    pthread_mutex_unlock(&u->lock);
 }

@@ -17,12 +17,10 @@
 int bus_init(struct bus *bus)
 {
     pthread_rwlockattr_t attr;
-    int err;
-
     memset(bus, 0, sizeof(*bus));
     pthread_rwlockattr_init(&attr);
     pthread_rwlockattr_setkind_np(&attr, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP);
-    err = pthread_rwlock_init(&bus->lock, &attr);
+    int err = pthread_rwlock_init(&bus->lock, &attr);
     pthread_rwlockattr_destroy(&attr);
     return -err;
 }
@@ -37,10 +35,8 @@ void bus_fini(struct bus *bus)
 static unsigned bus_search(const struct bus *bus, uint64_t addr)
 {
     unsigned low = 0, high = bus->nr;
-
     while (low < high) {
         unsigned mid = low + (high - low) / 2;
-
         if (bus->range[mid].base <= addr)
             low = mid + 1;
         else
@@ -54,21 +50,18 @@ static bool bus_is_free(const struct bus *bus, unsigned at, uint64_t base, uint6
 {
     const struct bus_range *below = at > 0 ? &bus->range[at - 1] : NULL;
     const struct bus_range *above = at < bus->nr ? &bus->range[at] : NULL;
-
     return !(below && base - below->base < below->size) &&
            !(above && above->base - base < size);
 }
 
 int bus_add(struct bus *bus, const struct bus_range *range)
 {
-    unsigned at;
     int err = 0;
-
     if (range->size == 0 || range->size - 1 > UINT64_MAX - range->base)
         return -EINVAL;
 
     pthread_rwlock_wrlock(&bus->lock);
-    at = bus_search(bus, range->base);
+    unsigned at = bus_search(bus, range->base);
     if (!bus_is_free(bus, at, range->base, range->size)) {
         err = -EEXIST;
         goto unlock;
@@ -76,7 +69,6 @@ int bus_add(struct bus *bus, const struct bus_range *range)
     if (bus->nr == bus->room) {
         unsigned room = bus->room ? 2 * bus->room : 16;
         struct bus_range *bigger = reallocarray(bus->range, room, sizeof(*bigger));
-
         if (!bigger) {
             err = -ENOMEM;
             goto unlock;
@@ -94,10 +86,8 @@ unlock:
 
 void bus_remove(struct bus *bus, uint64_t base)
 {
-    unsigned at;
-
     pthread_rwlock_wrlock(&bus->lock);
-    at = bus_search(bus, base);
+    unsigned at = bus_search(bus, base);
     if (at > 0 && bus->range[at - 1].base == base) {
         memmove(&bus->range[at - 1], &bus->range[at], (bus->nr - at) * sizeof(*bus->range));
         bus->nr--;
@@ -105,15 +95,12 @@ void bus_remove(struct bus *bus, uint64_t base)
     pthread_rwlock_unlock(&bus->lock);
 }
 
-/*
- * One step of an access: copies what is at ADDR, which may be nobody (no ops), and returns how
- * many of LEN bytes go there in one piece.
- */
+/* One step of an access: copies what is at ADDR, which may be nobody (no ops), and returns how
+ * many of LEN bytes go there in one piece. */
 static unsigned bus_step(struct bus *bus, uint64_t addr, unsigned len, struct bus_range *out)
 {
     uint64_t left = len;
     unsigned at, piece = 8;
-
     *out = (struct bus_range){0};
     pthread_rwlock_rdlock(&bus->lock);
     at = bus_search(bus, addr);
@@ -134,11 +121,9 @@ void bus_read(struct bus *bus, uint64_t addr, void *data, unsigned len)
 {
     uint8_t *out = data;
     struct bus_range range;
-
     while (len > 0) {
         unsigned size = bus_step(bus, addr, len, &range);
         uint64_t value = UINT64_MAX;
-
         if (range.ops)
             value = range.ops->read(range.opaque, addr - range.base, size);
         put_le(out, size, value);
@@ -152,10 +137,8 @@ void bus_write(struct bus *bus, uint64_t addr, const void *data, unsigned len)
 {
     const uint8_t *in = data;
     struct bus_range range;
-
     while (len > 0) {
         unsigned size = bus_step(bus, addr, len, &range);
-
         if (range.ops)
             range.ops->write(range.opaque, addr - range.base, size, get_le(in, size));
         in += size;

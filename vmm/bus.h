@@ -41,10 +41,8 @@ int bus_add(struct bus *bus, const struct bus_range *range);
 /* The range that begins at BASE; nothing happens when there is none. */
 void bus_remove(struct bus *bus, uint64_t base);
 
-/*
- * An access of LEN bytes (1 to 8, any alignment) as the CPU made it. A length that is no power
+/* An access of LEN bytes (1 to 8, any alignment) as the CPU made it. A length that is no power
  * of two, and one that crosses the end of a range, is split. What nobody claims reads as all
- * ones and swallows writes.
- */
+ * ones and swallows writes. */
 void bus_read(struct bus *bus, uint64_t addr, void *data, unsigned len);
 void bus_write(struct bus *bus, uint64_t addr, const void *data, unsigned len);

@@ -8,8 +8,9 @@
  * and touches nothing that the loop's thread uses.
  *
  * Job control: a process of the background must neither change the terminal's modes nor read
- * from it, or the kernel stops it (SIGTTOU, SIGTTIN), and the guest with it. In the background
- * the console is deaf, and looks once a second whether it was brought to the foreground.
+ * from it. In the background the console is deaf, and looks once a second whether it was
+ * brought to the foreground. The kernel would stop a process that was sent to the background
+ * just now (SIGTTOU, SIGTTIN), and the guest with it: those signals are ignored.
  *
  * One global: the list of terminals in raw mode. A handler of fatal signals, and atexit(), can
  * be given no argument, and a terminal left raw is a terminal lost to most users.
@@ -26,8 +27,8 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
-#include <sys/timerfd.h>
 #include <termios.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "vmm/log.h"
@@ -43,13 +44,14 @@ struct console {
     const struct console_ops *ops;
     void *opaque;
     int in_fd, out_fd;
-    int wake_fd;  /* console_rx_ready() */
-    int timer_fd; /* only in the background */
+    int wake;  /* console_rx_ready() */
+    int timer; /* only in the background, else -1 */
 
     bool file;     /* input is always ready and epoll does not take it: a file, /dev/null */
     bool watching; /* input is in the loop */
     bool ended;
-    bool escape; /* the last byte was Ctrl-A */
+    bool background; /* when take_terminal() looked last */
+    bool escape;     /* the last byte was Ctrl-A */
     size_t start, len;
     uint8_t buffer[CONSOLE_BUFFER]; /* input that the guest has not taken */
 
@@ -68,29 +70,20 @@ static struct console *_Atomic raw_consoles;
 static bool in_background(int fd)
 {
     pid_t foreground = tcgetpgrp(fd);
-
     return foreground > 0 && foreground != getpgrp();
 }
 
-/* With SIGTTOU blocked tcsetattr() goes through even if we lost the foreground just now. */
-static void set_modes(int fd, const struct termios *modes)
+/* In the background the terminal is the shell's, which has set its own modes already. */
+static void restore(const struct console *c)
 {
-    sigset_t ttou, old;
-
-    sigemptyset(&ttou);
-    sigaddset(&ttou, SIGTTOU);
-    pthread_sigmask(SIG_BLOCK, &ttou, &old);
-    tcsetattr(fd, TCSANOW, modes);
-    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    if (!in_background(c->in_fd))
+        tcsetattr(c->in_fd, TCSANOW, &c->modes);
 }
 
-/* In the background the terminal is the shell's, which has set its own modes already. */
 static void restore_all(void)
 {
-    for (struct console *c = atomic_load(&raw_consoles); c; c = c->next) {
-        if (!in_background(c->in_fd))
-            set_modes(c->in_fd, &c->modes);
-    }
+    for (struct console *c = atomic_load(&raw_consoles); c; c = c->next)
+        restore(c);
 }
 
 /* The default action, back in force by SA_RESETHAND, follows when the handler returns. */
@@ -104,58 +97,53 @@ static void install_restore(void)
 {
     static const int fatal[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT, SIGSYS, SIGQUIT};
     struct sigaction action = {.sa_handler = fatal_signal, .sa_flags = SA_RESETHAND}, old;
-
     sigfillset(&action.sa_mask);
     for (size_t i = 0; i < ARRAY_SIZE(fatal); i++) {
         /* A sanitizer's own handler stays. */
         if (sigaction(fatal[i], NULL, &old) == 0 && old.sa_handler == SIG_DFL)
             sigaction(fatal[i], &action, NULL);
     }
+    signal(SIGTTIN, SIG_IGN);
+    signal(SIGTTOU, SIG_IGN);
     atexit(restore_all);
 }
 
-/*
- * Raw mode: every key goes to the guest. Output processing stays on, so that messages on
+/* Raw mode: every key goes to the guest. Output processing stays on, so that messages on
  * standard error still start at the left. Called again for every input: after a stop and a
- * return to the foreground the shell has changed the modes.
- */
-static bool take_terminal(struct console *c)
+ * return to the foreground the shell has changed the modes. */
+static void take_terminal(struct console *c)
 {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
-    struct termios raw;
-
-    if (in_background(c->in_fd))
-        return false;
+    c->background = in_background(c->in_fd);
+    if (c->background)
+        return;
     if (!c->raw) {
         if (tcgetattr(c->in_fd, &c->modes) < 0)
-            return true; /* no terminal: nothing to take */
+            return; /* no terminal: nothing to take */
         pthread_once(&once, install_restore);
         c->raw = true;
         c->next = atomic_load(&raw_consoles);
         atomic_store(&raw_consoles, c);
     }
-    raw = c->modes;
+    struct termios raw = c->modes;
     cfmakeraw(&raw);
     raw.c_oflag = c->modes.c_oflag;
-    set_modes(c->in_fd, &raw);
-    return true;
+    tcsetattr(c->in_fd, TCSANOW, &raw);
 }
 
 static void release_terminal(struct console *c)
 {
-    struct console *at = atomic_load(&raw_consoles);
-
+    struct console *before = atomic_load(&raw_consoles);
     if (!c->raw)
         return;
-    if (!in_background(c->in_fd))
-        set_modes(c->in_fd, &c->modes);
-    if (at == c) {
+    restore(c);
+    if (before == c) {
         atomic_store(&raw_consoles, c->next);
         return;
     }
-    while (at->next != c)
-        at = at->next;
-    at->next = c->next;
+    while (before->next != c)
+        before = before->next;
+    before->next = c->next;
 }
 
 /* ---- input ---- */
@@ -164,10 +152,8 @@ static void release_terminal(struct console *c)
 static size_t filter(struct console *c, uint8_t *data, size_t len)
 {
     size_t kept = 0;
-
     for (size_t i = 0; i < len; i++) {
         uint8_t byte = data[i];
-
         if (!c->escape && byte != CONSOLE_ESCAPE)
             data[kept++] = byte;
         else if (!c->escape)
@@ -188,42 +174,24 @@ static size_t filter(struct console *c, uint8_t *data, size_t len)
 
 static void deliver(struct console *c)
 {
-    size_t taken;
-
     if (c->len == 0)
         return;
-    taken = c->ops->receive(c->opaque, c->buffer + c->start, c->len);
+    size_t taken = c->ops->receive(c->opaque, c->buffer + c->start, c->len);
     c->start += taken;
     c->len -= taken;
 }
 
-/* Reads once. SIGTTIN is blocked meanwhile: in the background read() fails instead. */
-static ssize_t read_input(struct console *c, uint8_t *data, size_t room)
-{
-    sigset_t ttin, old;
-    ssize_t n;
-    int err;
-
-    sigemptyset(&ttin);
-    sigaddset(&ttin, SIGTTIN);
-    pthread_sigmask(SIG_BLOCK, &ttin, &old);
-    n = read(c->in_fd, data, room);
-    err = errno;
-    pthread_sigmask(SIG_SETMASK, &old, NULL);
-    return n < 0 ? -err : n;
-}
-
 static void fill(struct console *c)
 {
-    ssize_t n;
-
     memmove(c->buffer, c->buffer + c->start, c->len);
     c->start = 0;
-    n = read_input(c, c->buffer + c->len, sizeof(c->buffer) - c->len);
+    ssize_t n = read(c->in_fd, c->buffer + c->len, sizeof(c->buffer) - c->len);
+    bool later = n < 0 && (errno == EAGAIN || errno == EINTR ||
+                           (errno == EIO && in_background(c->in_fd)));
     if (n > 0)
         c->len += filter(c, c->buffer + c->len, (size_t)n);
-    else if (n != -EAGAIN && n != -EINTR && !(n == -EIO && in_background(c->in_fd)))
-        c->ended = true;
+    else
+        c->ended = !later;
     deliver(c);
 }
 
@@ -232,9 +200,9 @@ static void watch(struct console *c);
 static void input_ready(void *opaque, uint32_t events)
 {
     struct console *c = opaque;
-
     (void)events;
-    if (take_terminal(c))
+    take_terminal(c);
+    if (!c->background)
         fill(c);
     watch(c);
 }
@@ -242,45 +210,30 @@ static void input_ready(void *opaque, uint32_t events)
 static void timer_expired(void *opaque, uint32_t events)
 {
     struct console *c = opaque;
-
     (void)events;
-    if (take_terminal(c)) {
-        loop_remove(c->loop, c->timer_fd);
-        close(c->timer_fd);
-        c->timer_fd = -1;
-    } else {
-        uint64_t expirations;
-
-        (void)!read(c->timer_fd, &expirations, sizeof(expirations));
-    }
+    loop_close(c->loop, c->timer);
+    c->timer = -1;
+    take_terminal(c);
     watch(c);
 }
 
 static int wait_for_foreground(struct console *c)
 {
-    static const struct itimerspec every_second = {{.tv_sec = 1}, {.tv_sec = 1}};
-    int err;
-
-    c->timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
-    if (c->timer_fd < 0)
-        return -errno;
-    timerfd_settime(c->timer_fd, 0, &every_second, NULL);
-    err = loop_add(c->loop, c->timer_fd, EPOLLIN, timer_expired, c);
-    if (err) {
-        close(c->timer_fd);
-        c->timer_fd = -1;
-    }
-    return err;
+    if (c->timer >= 0)
+        return 0;
+    c->timer = loop_add_timer(c->loop, CLOCK_MONOTONIC, timer_expired, c);
+    if (c->timer < 0)
+        return c->timer;
+    loop_timer_set(c->timer, loop_now(CLOCK_MONOTONIC) + NS_PER_S);
+    return 0;
 }
 
 /* Puts the input into the loop, or takes it out, as there is room for it and leave to read. */
 static int try_watch(struct console *c)
 {
-    bool background = in_background(c->in_fd);
-    bool wanted = !c->ended && !background && c->len < sizeof(c->buffer);
+    bool wanted = !c->ended && !c->background && c->len < sizeof(c->buffer);
     int err = 0;
-
-    if (background && !c->ended && c->timer_fd < 0)
+    if (c->background && !c->ended)
         err = wait_for_foreground(c);
     if (err || c->file || wanted == c->watching)
         return err;
@@ -300,7 +253,6 @@ static int try_watch(struct console *c)
 static void watch(struct console *c)
 {
     int err = try_watch(c);
-
     if (err) {
         c->ended = true;
         log_error("console", "cannot wait for input: %s; the guest goes on without it",
@@ -312,10 +264,7 @@ static void watch(struct console *c)
 static void woken(void *opaque, uint32_t events)
 {
     struct console *c = opaque;
-    eventfd_t count;
-
     (void)events;
-    eventfd_read(c->wake_fd, &count);
     deliver(c);
     if (c->file && !c->ended && c->len == 0) {
         fill(c);
@@ -326,22 +275,19 @@ static void woken(void *opaque, uint32_t events)
 
 void console_rx_ready(struct console *c)
 {
-    eventfd_write(c->wake_fd, 1);
+    eventfd_write(c->wake, 1);
 }
 
 /* ---- output ---- */
 
-/*
- * Whether the reader of the output takes something now, or within a second when it has not
+/* Whether the reader of the output takes something now, or within a second when it has not
  * let us wait in vain before. All signals are blocked meanwhile: the kicks of a thread that
- * wants this vCPU to stop would start the wait anew each time.
- */
+ * wants this vCPU to stop would start the wait anew each time. */
 static bool wait_writable(struct console *c)
 {
     struct timespec wait = {.tv_sec = c->stalled ? 0 : CONSOLE_WRITE_WAIT_S};
     struct pollfd out = {.fd = c->out_fd, .events = POLLOUT};
     sigset_t all;
-
     sigfillset(&all);
     c->stalled = ppoll(&out, 1, &wait, &all) <= 0;
     return !c->stalled;
@@ -366,38 +312,25 @@ int console_create(struct console **out, struct loop *loop, int in_fd, int out_f
                    const struct console_ops *ops, void *opaque)
 {
     struct console *c = calloc(1, sizeof(*c));
-    int err = -ENOMEM;
-
-    if (!c)
-        goto report;
+    int wake = c ? loop_add_eventfd(loop, woken, c) : -ENOMEM;
+    if (wake < 0) {
+        log_error("console", "cannot open console: %s; free some memory or descriptors",
+                  strerror(-wake));
+        free(c);
+        return wake;
+    }
     *c = (struct console){.loop = loop,
                           .ops = ops,
                           .opaque = opaque,
                           .in_fd = in_fd,
                           .out_fd = out_fd,
-                          .timer_fd = -1};
+                          .wake = wake,
+                          .timer = -1};
     signal(SIGPIPE, SIG_IGN);
-    c->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    if (c->wake_fd < 0) {
-        err = -errno;
-        goto free_console;
-    }
-    err = loop_add(loop, c->wake_fd, EPOLLIN, woken, c);
-    if (err)
-        goto close_wake;
     take_terminal(c);
     watch(c);
     *out = c;
     return 0;
-
-close_wake:
-    close(c->wake_fd);
-free_console:
-    free(c);
-report:
-    log_error("console", "cannot open console: %s; free some memory or descriptors",
-              strerror(-err));
-    return err;
 }
 
 void console_destroy(struct console *c)
@@ -406,12 +339,8 @@ void console_destroy(struct console *c)
         return;
     if (c->watching)
         loop_remove(c->loop, c->in_fd);
-    if (c->timer_fd >= 0) {
-        loop_remove(c->loop, c->timer_fd);
-        close(c->timer_fd);
-    }
-    loop_remove(c->loop, c->wake_fd);
-    close(c->wake_fd);
+    loop_close(c->loop, c->timer);
+    loop_close(c->loop, c->wake);
     release_terminal(c);
     free(c);
 }

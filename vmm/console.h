@@ -21,8 +21,9 @@ struct console_ops {
     void (*quit)(void *opaque);
 };
 
-/* The descriptors stay the caller's. SIGPIPE is ignored from now on in the whole process: a
- * closed standard output is no reason to end the guest. Logs its own errors. */
+/* The descriptors stay the caller's. SIGPIPE, and on a terminal SIGTTIN and SIGTTOU, are
+ * ignored from now on in the whole process: a closed standard output is no reason to end the
+ * guest. Logs its own errors. */
 int console_create(struct console **out, struct loop *loop, int in_fd, int out_fd,
                    const struct console_ops *ops, void *opaque);
 void console_destroy(struct console *console); /* NULL is fine */

@@ -54,7 +54,6 @@ static void basic_max(struct kvm_cpuid_entry2 *e, const struct guest *g)
 static void features(struct kvm_cpuid_entry2 *e, const struct guest *g)
 {
     const struct cpuid_policy *p = g->policy;
-
     e->ebx = (e->ebx & 0xffff) | (p->cpus & 0xff) << 16 | g->index << 24;
     e->ecx &= ~B(31);
     if (p->signature != CPUID_HIDDEN)
@@ -71,7 +70,6 @@ static void features(struct kvm_cpuid_entry2 *e, const struct guest *g)
 static void sharing(struct kvm_cpuid_entry2 *e, const struct guest *g)
 {
     uint32_t level = e->eax >> 5 & 7;
-
     if (!(e->eax & 0x1f)) /* no more caches */
         return;
     e->eax &= ~(0xfffU << 14);
@@ -266,24 +264,20 @@ static void add_topology(struct list *list, const struct guest *g, uint32_t leaf
 static void add_signature(struct list *list, const struct guest *g)
 {
     struct kvm_cpuid_entry2 e = {.function = 0x40000000, .eax = 0x40000000};
-
     e.ebx = get_le32(g->policy->vendor);
     e.ecx = get_le32(g->policy->vendor + 4);
     e.edx = get_le32(g->policy->vendor + 8);
     add(list, &e);
 }
 
-/*
- * TSC frequency = crystal * EBX / EAX. The crystal has to be KVM's local APIC timer clock of
+/* TSC frequency = crystal * EBX / EAX. The crystal has to be KVM's local APIC timer clock of
  * 1 GHz, since Linux takes it for that. EBX is kept below 2^32 / 10^6, since Linux multiplies
  * it with the crystal's kHz in 32 bits: the fraction of the least error under that limit is
- * within a fraction of a ppm, far better than a whole number of MHz.
- */
+ * within a fraction of a ppm, far better than a whole number of MHz. */
 static void tsc_ratio(uint32_t khz, uint32_t *num, uint32_t *den)
 {
     const uint64_t crystal_khz = 1000000;
     uint64_t best = UINT64_MAX;
-
     *num = *den = 0;
     for (uint64_t d = 1; d <= 4000; d++) {
         uint64_t n = (khz * d + crystal_khz / 2) / crystal_khz;
@@ -335,7 +329,6 @@ int cpuid_build(const struct kvm_cpuid2 *supported, const struct cpuid_policy *p
     struct guest g = {.policy = policy, .index = index};
     struct list list = {.out = out, .room = out->nent};
     const struct kvm_cpuid_entry2 *leaf0 = find(supported, 0);
-
     if (leaf0) {
         g.amd = vendor_is(leaf0, "AuthenticAMD") || vendor_is(leaf0, "HygonGenuine");
         g.intel = vendor_is(leaf0, "GenuineIntel");

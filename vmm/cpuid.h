@@ -26,13 +26,12 @@ struct cpuid_policy {
 
 #define CPUID_ENTRIES_MAX 256
 
-/*
- * Fills OUT (room for OUT->nent entries at entry, CPUID_ENTRIES_MAX always suffices; nent is
+/* Fills OUT (room for OUT->nent entries at entry, CPUID_ENTRIES_MAX always suffices; nent is
  * set to what was used) with the leaves of vCPU INDEX, from SUPPORTED as KVM gave it.
- * -E2BIG when OUT is too small.
- */
+ * -E2BIG when OUT is too small. */
 int cpuid_build(const struct kvm_cpuid2 *supported, const struct cpuid_policy *policy,
                 unsigned index, struct kvm_cpuid2 *out);
 
-/* MAXPHYADDR limited to what can be mapped; see kvm_phys_bits(). */
+/* Width of the guest physical addresses that can really be mapped: leaf 0x80000008, the smaller
+ * of MAXPHYADDR and GuestPhysBits where that is given (48 where it may be missing). */
 unsigned cpuid_phys_bits(const struct kvm_cpuid2 *supported);

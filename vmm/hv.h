@@ -53,13 +53,18 @@ struct hv {
     const struct hv_ops *ops;
 };
 
-/* An interrupt line as a device sees it: raise it without knowing what is behind. */
+/* An interrupt line as a device sees it: raise it without knowing what is behind. Protected by
+ * the device's lock. */
 struct irq_line {
     struct hv *hv;
     uint32_t gsi;
+    bool level;
 };
 
-static inline void irq_line_set(const struct irq_line *irq, bool level)
+static inline void irq_line_set(struct irq_line *irq, bool level)
 {
+    if (level == irq->level)
+        return;
+    irq->level = level;
     irq->hv->ops->irq_line(irq->hv, irq->gsi, level);
 }

@@ -61,7 +61,6 @@ static const struct requirement {
     {KVM_CAP_IMMEDIATE_EXIT, 1, "IMMEDIATE_EXIT", "stopping virtual CPUs without a race"},
 };
 
-/* Inputs 0-15 at the PIC but 2, its cascade; 0-23 at the IOAPIC but 2, which gets input 0. */
 #define FIXED_ROUTES (15 + LAYOUT_GSI_COUNT - 1)
 
 struct kvm {
@@ -73,11 +72,10 @@ struct kvm {
     struct kvm_cpuid2 *cpuid;
 
     pthread_mutex_t lock;
-    bool *slot_used;
-    unsigned slots; /* room in slot_used */
-    /* As KVM takes it: the fixed routes, then those to MSIs, sorted by gsi. */
+    bool *slot_used; /* limit[LIMIT_SLOTS] of them */
+    /* As KVM takes it: the fixed routes, then those to MSIs, sorted by gsi; room for
+     * limit[LIMIT_ROUTES]. */
     struct kvm_irq_routing *routing;
-    unsigned routes_room;
 };
 
 static struct kvm *from_hv(struct hv *hv)
@@ -96,38 +94,6 @@ static int call_number(int fd, unsigned long request, unsigned long arg)
 {
     int ret = ioctl(fd, request, arg);
     return ret < 0 ? -errno : ret;
-}
-
-/* ARRAY moved to where there is room for WANT members behind HEAD bytes, *ROOM as it is then;
- * new ones are zero. NULL: out of memory, nothing has changed. */
-static void *grow(void *array, unsigned *room, unsigned want, size_t head, size_t member)
-{
-    if (want <= *room)
-        return array;
-    unsigned more = MAX(want, 2 * *room);
-    char *p = realloc(array, head + more * member);
-    if (!p)
-        return NULL;
-    memset(p + head + *room * member, 0, (more - *room) * member);
-    *room = more;
-    return p;
-}
-
-static bool grow_slots(struct kvm *kvm, unsigned want)
-{
-    void *p = grow(kvm->slot_used, &kvm->slots, want, 0, sizeof(bool));
-    if (p)
-        kvm->slot_used = p;
-    return p;
-}
-
-static bool grow_routes(struct kvm *kvm, unsigned want)
-{
-    void *p = grow(kvm->routing, &kvm->routes_room, want, sizeof(*kvm->routing),
-                   sizeof(kvm->routing->entries[0]));
-    if (p)
-        kvm->routing = p;
-    return p;
 }
 
 /* ---- start ---- */
@@ -180,21 +146,56 @@ static int check_host(struct kvm *kvm, unsigned cpus)
     return 0;
 }
 
-static int get_cpuid(struct kvm *kvm)
+/* Inputs 0-15 at the PIC but 2, its cascade; 0-23 at the IOAPIC but 2, which gets input 0: the
+ * PIT always raises input 0, which the tables given to the guest (an interrupt source override
+ * in the MADT) place at the IOAPIC's pin 2, as on every PC. KVM's own default is pin 0; a PC's
+ * wiring has to be in place before the guest looks. */
+static void set_fixed_routes(struct kvm_irq_routing *routing)
 {
+    struct kvm_irq_routing_entry *e = routing->entries;
+    for (uint32_t gsi = 0; gsi < LAYOUT_GSI_COUNT; gsi++) {
+        if (gsi == 2)
+            continue;
+        if (gsi < 16) {
+            *e++ = (struct kvm_irq_routing_entry){
+                .gsi = gsi,
+                .type = KVM_IRQ_ROUTING_IRQCHIP,
+                .u.irqchip = {gsi < 8 ? KVM_IRQCHIP_PIC_MASTER : KVM_IRQCHIP_PIC_SLAVE,
+                              gsi % 8},
+            };
+        }
+        *e++ = (struct kvm_irq_routing_entry){
+            .gsi = gsi,
+            .type = KVM_IRQ_ROUTING_IRQCHIP,
+            .u.irqchip = {KVM_IRQCHIP_IOAPIC, gsi == LAYOUT_GSI_PIT ? 2 : gsi},
+        };
+    }
+    routing->nr = FIXED_ROUTES;
+}
+
+/* The tables, as large as they can become: what is not used of them takes no memory. */
+static int allocate(struct kvm *kvm)
+{
+    kvm->slot_used = calloc(kvm->limit[LIMIT_SLOTS], sizeof(bool));
+    kvm->routing = calloc(1, sizeof(*kvm->routing) +
+                                 kvm->limit[LIMIT_ROUTES] * sizeof(kvm->routing->entries[0]));
     kvm->cpuid =
-        calloc(1, sizeof(*kvm->cpuid) + CPUID_ENTRIES_MAX * sizeof(struct kvm_cpuid_entry2));
-    if (!kvm->cpuid)
+        calloc(1, sizeof(*kvm->cpuid) + CPUID_ENTRIES_MAX * sizeof(kvm->cpuid->entries[0]));
+    if (!kvm->slot_used || !kvm->routing || !kvm->cpuid)
         return -ENOMEM;
+    set_fixed_routes(kvm->routing);
     kvm->cpuid->nent = CPUID_ENTRIES_MAX;
-    return call(kvm->dev_fd, KVM_GET_SUPPORTED_CPUID, kvm->cpuid);
+    return 0;
 }
 
 static int create_vm(struct kvm *kvm)
 {
-    const char *what = "create a virtual machine";
-    kvm->vm_fd = call_number(kvm->dev_fd, KVM_CREATE_VM, 0);
-    int err = kvm->vm_fd;
+    const char *what = "allocate its tables";
+    int err = allocate(kvm);
+    if (err >= 0) {
+        what = "create a virtual machine";
+        err = kvm->vm_fd = call_number(kvm->dev_fd, KVM_CREATE_VM, 0);
+    }
     if (err >= 0) {
         what = "place the TSS";
         err = call_number(kvm->vm_fd, KVM_SET_TSS_ADDR, LAYOUT_TSS);
@@ -206,7 +207,7 @@ static int create_vm(struct kvm *kvm)
     }
     if (err >= 0) {
         what = "get the host's CPUID";
-        err = get_cpuid(kvm);
+        err = call(kvm->dev_fd, KVM_GET_SUPPORTED_CPUID, kvm->cpuid);
     }
     if (err >= 0)
         return 0;
@@ -225,10 +226,8 @@ int kvm_create(struct kvm **out, unsigned cpus)
         log_error(KVM_NODE, "cannot use KVM: out of memory; free some");
         return -ENOMEM;
     }
-    kvm->hv.ops = &kvm_hv_ops;
-    kvm->vm_fd = kvm->vfio_fd = -1;
-    pthread_mutex_init(&kvm->lock, NULL);
-
+    *kvm = (struct kvm){
+        .hv.ops = &kvm_hv_ops, .vm_fd = -1, .vfio_fd = -1, .lock = PTHREAD_MUTEX_INITIALIZER};
     int err = kvm->dev_fd = open_node();
     if (err >= 0)
         err = check_host(kvm, cpus);
@@ -251,7 +250,6 @@ void kvm_destroy(struct kvm *kvm)
         if (fds[i] >= 0)
             close(fds[i]);
     }
-    pthread_mutex_destroy(&kvm->lock);
     free(kvm->cpuid);
     free(kvm->routing);
     free(kvm->slot_used);
@@ -268,11 +266,6 @@ const struct kvm_cpuid2 *kvm_supported_cpuid(const struct kvm *kvm)
     return kvm->cpuid;
 }
 
-unsigned kvm_phys_bits(const struct kvm *kvm)
-{
-    return cpuid_phys_bits(kvm->cpuid);
-}
-
 int kvm_vm_fd(const struct kvm *kvm)
 {
     return kvm->vm_fd;
@@ -285,36 +278,6 @@ unsigned kvm_run_size(const struct kvm *kvm)
 
 /* ---- interrupt controllers ---- */
 
-/* The PIT always raises input 0, which the tables given to the guest (an interrupt source
- * override in the MADT) place at the IOAPIC's pin 2, as on every PC. KVM's own default is pin
- * 0; a PC's wiring has to be in place before the guest looks. */
-static int set_fixed_routes(struct kvm *kvm)
-{
-    if (!grow_routes(kvm, FIXED_ROUTES))
-        return -ENOMEM;
-    struct kvm_irq_routing_entry *e = kvm->routing->entries;
-    for (uint32_t gsi = 0; gsi < LAYOUT_GSI_COUNT; gsi++) {
-        if (gsi == 2)
-            continue;
-        if (gsi < 16) {
-            *e++ = (struct kvm_irq_routing_entry){
-                .gsi = gsi,
-                .type = KVM_IRQ_ROUTING_IRQCHIP,
-                .u.irqchip = {gsi < 8 ? KVM_IRQCHIP_PIC_MASTER : KVM_IRQCHIP_PIC_SLAVE,
-                              gsi % 8},
-            };
-        }
-        *e++ = (struct kvm_irq_routing_entry){
-            .gsi = gsi,
-            .type = KVM_IRQ_ROUTING_IRQCHIP,
-            .u.irqchip = {KVM_IRQCHIP_IOAPIC, gsi == LAYOUT_GSI_PIT ? 2 : gsi},
-        };
-    }
-    kvm->routing->nr = FIXED_ROUTES;
-    kvm->routing->flags = 0;
-    return call(kvm->vm_fd, KVM_SET_GSI_ROUTING, kvm->routing);
-}
-
 int kvm_create_irqchip(struct kvm *kvm)
 {
     const struct kvm_pit_config pit = {.flags = KVM_PIT_SPEAKER_DUMMY}; /* port 0x61 too */
@@ -322,65 +285,48 @@ int kvm_create_irqchip(struct kvm *kvm)
      * deliver it later, keeps a guest that is slower than its ticks busy with them for ever,
      * and forbids AMD's AVIC. */
     const struct kvm_reinject_control reinject = {.pit_reinject = 0};
-    const char *what = "create the interrupt controllers";
-    int err = call_number(kvm->vm_fd, KVM_CREATE_IRQCHIP, 0);
-    if (!err) {
-        what = "route the interrupts";
-        err = set_fixed_routes(kvm);
+    const struct {
+        unsigned long request;
+        const void *arg;
+        const char *what;
+    } step[] = {
+        {KVM_CREATE_IRQCHIP, NULL, "create the interrupt controllers"},
+        {KVM_SET_GSI_ROUTING, kvm->routing, "route the interrupts"},
+        {KVM_CREATE_PIT2, &pit, "create the timer (PIT)"},
+        {KVM_REINJECT_CONTROL, &reinject, "make the timer drop late ticks"},
+    };
+    for (size_t i = 0; i < ARRAY_SIZE(step); i++) {
+        int err = call(kvm->vm_fd, step[i].request, step[i].arg);
+        if (err) {
+            log_error(KVM_NODE, "cannot %s: %s; see the kernel's log (dmesg)", step[i].what,
+                      strerror(-err));
+            return err;
+        }
     }
-    if (!err) {
-        what = "create the timer (PIT)";
-        err = call(kvm->vm_fd, KVM_CREATE_PIT2, &pit);
-    }
-    if (!err)
-        err = call(kvm->vm_fd, KVM_REINJECT_CONTROL, &reinject);
-    if (err)
-        log_error(KVM_NODE, "cannot %s: %s; see the kernel's log (dmesg)", what,
-                  strerror(-err));
-    return err;
+    return 0;
 }
 
-/* Every register zero, but the inputs whose trigger mode the chipset lets nobody choose: 0, 1
- * and 2 of the first PIC, 8 and 13 of the second (Intel 82371AB, edge/level control registers).
- */
-static int reset_pic(const struct kvm *kvm, uint32_t id)
-{
-    struct kvm_irqchip chip = {.chip_id = id};
-    chip.chip.pic.elcr_mask = id == KVM_IRQCHIP_PIC_MASTER ? 0xf8 : 0xde;
-    return call(kvm->vm_fd, KVM_SET_IRQCHIP, &chip);
-}
-
-/* Every pin masked (82093AA, 3.2.4 "IOREDTBL"). */
-static int reset_ioapic(const struct kvm *kvm)
-{
-    struct kvm_irqchip chip = {.chip_id = KVM_IRQCHIP_IOAPIC};
-    chip.chip.ioapic.base_address = LAYOUT_IOAPIC;
-    for (size_t pin = 0; pin < KVM_IOAPIC_NUM_PINS; pin++)
-        chip.chip.ioapic.redirtbl[pin].fields.mask = 1;
-    return call(kvm->vm_fd, KVM_SET_IRQCHIP, &chip);
-}
-
-/* No counter runs until it is programmed: KVM's mode 0xff. Gates 0 and 1 are wired high. */
-static int reset_pit(const struct kvm *kvm)
-{
-    struct kvm_pit_state2 pit = {.flags = 0};
-    for (size_t i = 0; i < ARRAY_SIZE(pit.channels); i++) {
-        pit.channels[i].count = 0x10000;
-        pit.channels[i].mode = 0xff;
-        pit.channels[i].gate = i != 2;
-    }
-    return call(kvm->vm_fd, KVM_SET_PIT2, &pit);
-}
-
+/* Every register zero, but: the PICs' inputs whose trigger mode the chipset lets nobody choose,
+ * 0 to 2, 8 and 13 (Intel 82371AB, edge/level control registers); every pin of the IOAPIC
+ * masked (82093AA, 3.2.4 "IOREDTBL"); no counter of the PIT runs until it is programmed, KVM's
+ * mode 0xff, and gates 0 and 1 are wired high. */
 int kvm_reset_irqchip(struct kvm *kvm)
 {
-    int err = reset_pit(kvm); /* first: it raises the others' input 0 */
-    if (!err)
-        err = reset_pic(kvm, KVM_IRQCHIP_PIC_MASTER);
-    if (!err)
-        err = reset_pic(kvm, KVM_IRQCHIP_PIC_SLAVE);
-    if (!err)
-        err = reset_ioapic(kvm);
+    struct kvm_irqchip chip[] = {
+        {.chip_id = KVM_IRQCHIP_PIC_MASTER, .chip.pic.elcr_mask = 0xf8},
+        {.chip_id = KVM_IRQCHIP_PIC_SLAVE, .chip.pic.elcr_mask = 0xde},
+        {.chip_id = KVM_IRQCHIP_IOAPIC, .chip.ioapic.base_address = LAYOUT_IOAPIC},
+    };
+    struct kvm_pit_state2 pit = {.flags = 0};
+    for (size_t i = 0; i < KVM_IOAPIC_NUM_PINS; i++)
+        chip[2].chip.ioapic.redirtbl[i].fields.mask = 1;
+    for (size_t i = 0; i < ARRAY_SIZE(pit.channels); i++)
+        pit.channels[i] =
+            (struct kvm_pit_channel_state){.count = 0x10000, .mode = 0xff, .gate = i != 2};
+
+    int err = call(kvm->vm_fd, KVM_SET_PIT2, &pit); /* first: it raises the others' input 0 */
+    for (size_t i = 0; i < ARRAY_SIZE(chip) && !err; i++)
+        err = call(kvm->vm_fd, KVM_SET_IRQCHIP, &chip[i]);
     if (err)
         log_error(KVM_NODE, "cannot reset the interrupt controllers: %s; start anew",
                   strerror(-err));
@@ -401,27 +347,20 @@ static int set_slot(const struct kvm *kvm, unsigned slot, uint64_t gpa, const vo
     return call(kvm->vm_fd, KVM_SET_USER_MEMORY_REGION, &region);
 }
 
-static int add_slot_locked(struct kvm *kvm, uint64_t gpa, void *hva, uint64_t size)
-{
-    unsigned slot = 0;
-    while (slot < kvm->slots && kvm->slot_used[slot])
-        slot++;
-    if (slot >= kvm->limit[LIMIT_SLOTS])
-        return -ENOSPC;
-    if (!grow_slots(kvm, slot + 1))
-        return -ENOMEM;
-    int err = set_slot(kvm, slot, gpa, hva, size);
-    if (err)
-        return err;
-    kvm->slot_used[slot] = true;
-    return (int)slot;
-}
-
 static int slot_add(struct hv *hv, uint64_t gpa, void *hva, uint64_t size)
 {
     struct kvm *kvm = from_hv(hv);
+    unsigned slot = 0;
+    int ret = -ENOSPC;
     pthread_mutex_lock(&kvm->lock);
-    int ret = add_slot_locked(kvm, gpa, hva, size);
+    while (slot < kvm->limit[LIMIT_SLOTS] && kvm->slot_used[slot])
+        slot++;
+    if (slot < kvm->limit[LIMIT_SLOTS])
+        ret = set_slot(kvm, slot, gpa, hva, size);
+    if (!ret) {
+        kvm->slot_used[slot] = true;
+        ret = (int)slot;
+    }
     pthread_mutex_unlock(&kvm->lock);
     return ret;
 }
@@ -431,7 +370,7 @@ static int slot_remove(struct hv *hv, int slot)
     struct kvm *kvm = from_hv(hv);
     int err = -ENOENT;
     pthread_mutex_lock(&kvm->lock);
-    if (slot >= 0 && (unsigned)slot < kvm->slots && kvm->slot_used[slot]) {
+    if (slot >= 0 && (unsigned)slot < kvm->limit[LIMIT_SLOTS] && kvm->slot_used[slot]) {
         err = set_slot(kvm, (unsigned)slot, 0, NULL, 0);
         kvm->slot_used[slot] = err != 0;
     }
@@ -463,12 +402,8 @@ static int add_route_locked(struct kvm *kvm, const struct hv_msi *msi)
 {
     struct kvm_irq_routing *r = kvm->routing;
     uint32_t at = FIXED_ROUTES;
-
-    if (!r || r->nr >= kvm->limit[LIMIT_ROUTES])
+    if (r->nr >= kvm->limit[LIMIT_ROUTES])
         return -ENOSPC;
-    if (!grow_routes(kvm, r->nr + 1))
-        return -ENOMEM;
-    r = kvm->routing;
     while (at < r->nr && r->entries[at].gsi == LAYOUT_GSI_COUNT + at - FIXED_ROUTES)
         at++;
     struct kvm_irq_routing_entry *e = &r->entries[at];
@@ -496,7 +431,7 @@ static int route_add(struct hv *hv, const struct hv_msi *msi)
 static struct kvm_irq_routing_entry *find_route(struct kvm *kvm, uint32_t gsi)
 {
     struct kvm_irq_routing *r = kvm->routing;
-    for (uint32_t i = FIXED_ROUTES; r && i < r->nr; i++) {
+    for (uint32_t i = FIXED_ROUTES; i < r->nr; i++) {
         if (r->entries[i].gsi == gsi)
             return &r->entries[i];
     }
@@ -504,27 +439,20 @@ static struct kvm_irq_routing_entry *find_route(struct kvm *kvm, uint32_t gsi)
 }
 
 /* A change costs an SRCU grace period in the kernel; guests write the same message often. */
-static int update_route_locked(struct kvm *kvm, uint32_t gsi, const struct hv_msi *msi)
-{
-    struct kvm_irq_routing_entry *e = find_route(kvm, gsi);
-    if (!e)
-        return -ENOENT;
-    const struct kvm_irq_routing_entry old = *e;
-    set_msi(e, gsi, msi);
-    if (old.u.msi.address_lo == e->u.msi.address_lo &&
-        old.u.msi.address_hi == e->u.msi.address_hi && old.u.msi.data == e->u.msi.data)
-        return 0;
-    int err = call(kvm->vm_fd, KVM_SET_GSI_ROUTING, kvm->routing);
-    if (err)
-        *e = old;
-    return err;
-}
-
 static int route_update(struct hv *hv, uint32_t gsi, const struct hv_msi *msi)
 {
     struct kvm *kvm = from_hv(hv);
+    int err = -ENOENT;
     pthread_mutex_lock(&kvm->lock);
-    int err = update_route_locked(kvm, gsi, msi);
+    struct kvm_irq_routing_entry *e = find_route(kvm, gsi);
+    if (e) {
+        const struct kvm_irq_routing_entry old = *e;
+        set_msi(e, gsi, msi);
+        bool same = !memcmp(&e->u.msi, &old.u.msi, sizeof(old.u.msi));
+        err = same ? 0 : call(kvm->vm_fd, KVM_SET_GSI_ROUTING, kvm->routing);
+        if (err)
+            *e = old;
+    }
     pthread_mutex_unlock(&kvm->lock);
     return err;
 }

@@ -15,11 +15,9 @@
 struct kvm;
 struct kvm_cpuid2;
 
-/*
- * Opens /dev/kvm, checks the API version and every capability that is needed (a missing one is
+/* Opens /dev/kvm, checks the API version and every capability that is needed (a missing one is
  * named with its purpose), creates the VM, and places the TSS and the identity map
- * (layout.h). CPUS is checked against the host's limit. Logs its own errors.
- */
+ * (layout.h). CPUS is checked against the host's limit. Logs its own errors. */
 int kvm_create(struct kvm **out, unsigned cpus);
 void kvm_destroy(struct kvm *kvm); /* NULL is fine; after the vCPUs */
 
@@ -35,10 +33,6 @@ struct hv *kvm_hv(struct kvm *kvm);
 
 /* What the host offers to guests; owned by KVM, fetched once. */
 const struct kvm_cpuid2 *kvm_supported_cpuid(const struct kvm *kvm);
-
-/* Width of the guest physical addresses that can really be mapped: CPUID 0x80000008, the
- * smaller of MAXPHYADDR and GuestPhysBits where that is given (48 where it may be missing). */
-unsigned kvm_phys_bits(const struct kvm *kvm);
 
 /* For vcpu.c: the VM's descriptor and the size of a vCPU's shared page. */
 int kvm_vm_fd(const struct kvm *kvm);

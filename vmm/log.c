@@ -30,7 +30,6 @@ static void log_clean(char *line, size_t len)
     for (size_t i = 0; i < len; i++) {
         unsigned char c = (unsigned char)line[i];
         bool c1 = c >= 0x80 && c < 0xa0 && i > 0 && (unsigned char)line[i - 1] == 0xc2;
-
         if (c < ' ' || c == 0x7f || c1)
             line[i] = '?';
     }

@@ -21,10 +21,8 @@ void log_warn(const char *where, const char *fmt, ...) __attribute__((format(pri
 void log_note(const char *where, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 void log_debug(const char *where, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
-/*
- * A budget for what a guest or a device can cause. log_limit() is true for the first 16 calls
- * with one budget and false afterwards: an untrusted party cannot fill the log.
- */
+/* A budget for what a guest or a device can cause. log_limit() is true for the first 16 calls
+ * with one budget and false afterwards: an untrusted party cannot fill the log. */
 struct log_limit {
     atomic_uint used;
 };

@@ -3,7 +3,7 @@
  *
  * Only the loop's thread touches the list of sources; loop_stop() touches nothing but the
  * eventfd. A source removed while a batch of events is worked off may still be named in that
- * batch: it is only marked then (no function), and freed when the batch is done.
+ * batch: an event names it by a number that is never used again, and is nobody's then.
  */
 #include "vmm/loop.h"
 
@@ -12,55 +12,132 @@
 #include <stdlib.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/timerfd.h>
+#include <time.h>
 #include <unistd.h>
+
+#include "vmm/util.h"
 
 #define LOOP_BATCH 16
 
 struct source {
     struct source *next;
+    uint64_t number;
     int fd;
-    loop_fn *fn; /* NULL: removed */
+    bool counter; /* an eventfd or a timerfd: its count is taken before the call */
+    loop_fn *fn;
     void *opaque;
 };
 
 struct loop {
     int epoll_fd;
-    int stop_fd; /* an eventfd; its events carry no source */
+    int stop_fd; /* an eventfd */
+    bool stop;
     struct source *sources;
+    uint64_t added; /* sources so far */
 };
+
+static int add(struct loop *loop, int fd, uint32_t events, bool counter, loop_fn *fn,
+               void *opaque)
+{
+    struct source *source = malloc(sizeof(*source));
+    struct epoll_event event = {.events = events, .data.u64 = ++loop->added};
+    if (!source)
+        return -ENOMEM;
+    if (epoll_ctl(loop->epoll_fd, EPOLL_CTL_ADD, fd, &event) < 0) {
+        int err = -errno;
+        free(source);
+        return err;
+    }
+    *source = (struct source){loop->sources, loop->added, fd, counter, fn, opaque};
+    loop->sources = source;
+    return 0;
+}
+
+int loop_add(struct loop *loop, int fd, uint32_t events, loop_fn *fn, void *opaque)
+{
+    return add(loop, fd, events, false, fn, opaque);
+}
+
+/* FD was just made, or could not be (errno). */
+static int add_counter(struct loop *loop, int fd, loop_fn *fn, void *opaque)
+{
+    if (fd < 0)
+        return -errno;
+    int err = add(loop, fd, EPOLLIN, true, fn, opaque);
+    if (!err)
+        return fd;
+    close(fd);
+    return err;
+}
+
+int loop_add_eventfd(struct loop *loop, loop_fn *fn, void *opaque)
+{
+    return add_counter(loop, eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK), fn, opaque);
+}
+
+int loop_add_timer(struct loop *loop, int clock, loop_fn *fn, void *opaque)
+{
+    return add_counter(loop, timerfd_create(clock, TFD_CLOEXEC | TFD_NONBLOCK), fn, opaque);
+}
+
+int64_t loop_now(int clock)
+{
+    struct timespec now;
+    clock_gettime(clock, &now);
+    return now.tv_sec * NS_PER_S + now.tv_nsec;
+}
+
+void loop_timer_set(int timer, int64_t ns)
+{
+    struct itimerspec at = {0}; /* off */
+    if (ns != LOOP_NEVER)
+        at.it_value = (struct timespec){ns / NS_PER_S, ns % NS_PER_S};
+    timerfd_settime(timer, TFD_TIMER_ABSTIME | TFD_TIMER_CANCEL_ON_SET, &at, NULL);
+}
+
+void loop_remove(struct loop *loop, int fd)
+{
+    for (struct source **link = &loop->sources; *link; link = &(*link)->next) {
+        struct source *source = *link;
+        if (source->fd == fd) {
+            epoll_ctl(loop->epoll_fd, EPOLL_CTL_DEL, fd, NULL);
+            *link = source->next;
+            free(source);
+            return;
+        }
+    }
+}
+
+void loop_close(struct loop *loop, int fd)
+{
+    if (fd < 0)
+        return;
+    loop_remove(loop, fd);
+    close(fd);
+}
+
+static void stopped(void *opaque, uint32_t events)
+{
+    struct loop *loop = opaque;
+    (void)events;
+    loop->stop = true;
+}
 
 int loop_create(struct loop **out)
 {
-    struct epoll_event event = {.events = EPOLLIN};
     struct loop *loop = calloc(1, sizeof(*loop));
-    int err;
-
     if (!loop)
         return -ENOMEM;
     loop->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
-    if (loop->epoll_fd < 0) {
-        err = -errno;
-        goto free_loop;
-    }
-    loop->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    loop->stop_fd = loop->epoll_fd < 0 ? -errno : loop_add_eventfd(loop, stopped, loop);
     if (loop->stop_fd < 0) {
-        err = -errno;
-        goto close_epoll;
-    }
-    if (epoll_ctl(loop->epoll_fd, EPOLL_CTL_ADD, loop->stop_fd, &event) < 0) {
-        err = -errno;
-        goto close_stop;
+        int err = loop->stop_fd;
+        loop_destroy(loop);
+        return err;
     }
     *out = loop;
     return 0;
-
-close_stop:
-    close(loop->stop_fd);
-close_epoll:
-    close(loop->epoll_fd);
-free_loop:
-    free(loop);
-    return err;
 }
 
 void loop_destroy(struct loop *loop)
@@ -69,80 +146,39 @@ void loop_destroy(struct loop *loop)
         return;
     while (loop->sources) {
         struct source *source = loop->sources;
-
         loop->sources = source->next;
         free(source);
     }
-    close(loop->stop_fd);
-    close(loop->epoll_fd);
+    if (loop->stop_fd >= 0)
+        close(loop->stop_fd);
+    if (loop->epoll_fd >= 0)
+        close(loop->epoll_fd);
     free(loop);
 }
 
-int loop_add(struct loop *loop, int fd, uint32_t events, loop_fn *fn, void *opaque)
+static void dispatch(struct loop *loop, const struct epoll_event *event)
 {
-    struct source *source = malloc(sizeof(*source));
-    struct epoll_event event = {.events = events, .data.ptr = source};
-
+    const struct source *source = loop->sources;
+    uint64_t count;
+    while (source && source->number != event->data.u64)
+        source = source->next;
     if (!source)
-        return -ENOMEM;
-    if (epoll_ctl(loop->epoll_fd, EPOLL_CTL_ADD, fd, &event) < 0) {
-        int err = -errno;
-
-        free(source);
-        return err;
-    }
-    *source = (struct source){.next = loop->sources, .fd = fd, .fn = fn, .opaque = opaque};
-    loop->sources = source;
-    return 0;
-}
-
-void loop_remove(struct loop *loop, int fd)
-{
-    for (struct source *source = loop->sources; source; source = source->next) {
-        if (source->fd == fd) {
-            epoll_ctl(loop->epoll_fd, EPOLL_CTL_DEL, fd, NULL);
-            source->fn = NULL;
-            return;
-        }
-    }
-}
-
-static void loop_free_removed(struct loop *loop)
-{
-    struct source **link = &loop->sources;
-
-    while (*link) {
-        struct source *source = *link;
-
-        if (source->fn) {
-            link = &source->next;
-        } else {
-            *link = source->next;
-            free(source);
-        }
-    }
+        return;
+    if (source->counter)
+        (void)!read(source->fd, &count, sizeof(count)); /* may be 0 again by now */
+    source->fn(source->opaque, event->events);
 }
 
 int loop_run(struct loop *loop)
 {
     struct epoll_event event[LOOP_BATCH];
-    eventfd_t stops;
-    bool stop = false;
-
-    while (!stop) {
+    loop->stop = false;
+    while (!loop->stop) {
         int n = epoll_wait(loop->epoll_fd, event, LOOP_BATCH, -1);
-
         if (n < 0 && errno != EINTR)
             return -errno;
-        for (int i = 0; i < n; i++) {
-            const struct source *source = event[i].data.ptr;
-
-            if (!source)
-                stop = eventfd_read(loop->stop_fd, &stops) == 0;
-            else if (source->fn)
-                source->fn(source->opaque, event[i].events);
-        }
-        loop_free_removed(loop);
+        for (int i = 0; i < n; i++)
+            dispatch(loop, &event[i]);
     }
     return 0;
 }
@@ -150,7 +186,6 @@ int loop_run(struct loop *loop)
 void loop_stop(struct loop *loop)
 {
     int saved_errno = errno; /* may run in a signal handler */
-
     eventfd_write(loop->stop_fd, 1);
     errno = saved_errno;
 }

@@ -28,6 +28,7 @@
 #include "devices/uart16550.h"
 #include "vmm/bus.h"
 #include "vmm/console.h"
+#include "vmm/cpuid.h"
 #include "vmm/kvm.h"
 #include "vmm/layout.h"
 #include "vmm/log.h"
@@ -176,35 +177,22 @@ static int files_up(struct machine *m)
     return 0;
 }
 
-static void close_fd(int *fd)
-{
-    if (*fd >= 0)
-        close(*fd);
-    *fd = -1;
-}
-
 static void files_down(struct machine *m)
 {
-    close_fd(&m->initrd_fd);
-    close_fd(&m->kernel_fd);
+    if (m->initrd_fd >= 0)
+        close(m->initrd_fd);
+    if (m->kernel_fd >= 0)
+        close(m->kernel_fd);
 }
 
 /* ---- memory and KVM ---- */
 
-static int memory_up(struct machine *m)
-{
-    return mem_init(&m->mem, m->opt->memory);
-}
-
-static void memory_down(struct machine *m)
-{
-    mem_fini(&m->mem);
-}
-
 /* RAM slots before the irqchip: see kvm.h. */
 static int kvm_up(struct machine *m)
 {
-    int err = kvm_create(&m->kvm, m->opt->cpus);
+    int err = mem_init(&m->mem, m->opt->memory);
+    if (!err)
+        err = kvm_create(&m->kvm, m->opt->cpus);
     if (err)
         return err;
     struct hv *hv = kvm_hv(m->kvm);
@@ -223,7 +211,7 @@ static int kvm_up(struct machine *m)
 static void kvm_down(struct machine *m)
 {
     kvm_destroy(m->kvm);
-    m->kvm = NULL;
+    mem_fini(&m->mem);
 }
 
 /* ---- buses and the event loop ---- */
@@ -241,7 +229,6 @@ static int buses_up(struct machine *m)
 static void buses_down(struct machine *m)
 {
     loop_destroy(m->loop);
-    m->loop = NULL;
     bus_fini(&m->mmio);
     bus_fini(&m->pio);
 }
@@ -264,9 +251,7 @@ static int signals_up(struct machine *m)
 
 static void signals_down(struct machine *m)
 {
-    if (m->signal_fd >= 0)
-        loop_remove(m->loop, m->signal_fd);
-    close_fd(&m->signal_fd);
+    loop_close(m->loop, m->signal_fd);
     pthread_sigmask(SIG_SETMASK, &m->old_signals, NULL);
 }
 
@@ -306,6 +291,10 @@ static int devices_up(struct machine *m)
         .receive = console_receive,
         .quit = console_quit,
     };
+    static const struct uart_ops uart_ops = {
+        .tx = uart_transmit,
+        .rx_ready = uart_rx_ready,
+    };
     struct power power = {.ops = &power_ops, .opaque = m};
     uint64_t high_ram = m->mem.nr > 1 ? m->mem.region[1].size : 0;
     int err;
@@ -314,9 +303,8 @@ static int devices_up(struct machine *m)
                               m)))
         return err;
     if ((err = uart_create(&m->uart, &m->pio, LAYOUT_PORT_COM1, line(m, LAYOUT_GSI_COM1),
-                           uart_transmit, m)))
+                           &uart_ops, m)))
         return err;
-    uart_set_rx_ready(m->uart, uart_rx_ready, m);
     if ((err = cmos_create(&m->cmos, &m->pio, m->loop, line(m, LAYOUT_GSI_RTC),
                            m->mem.region[0].size, high_ram)))
         return err;
@@ -346,9 +334,7 @@ static void devices_down(struct machine *m)
 static int pci_up(struct machine *m)
 {
     int err = pci_bus_init(&m->pci, &m->pio, &m->mmio);
-    if (!err)
-        pci_bus_set_reset_hook(&m->pci, i8042_reset_control_read, i8042_reset_control_write,
-                               m->i8042);
+    m->pci.power = (struct power){.ops = &power_ops, .opaque = m};
     return err;
 }
 
@@ -388,7 +374,7 @@ static int window_up(struct machine *m)
     if (!size)
         return 0;
     uint64_t base = align_up(MAX(LAYOUT_HIGH_RAM, last->gpa + last->size), align);
-    unsigned bits = kvm_phys_bits(m->kvm);
+    unsigned bits = cpuid_phys_bits(kvm_supported_cpuid(m->kvm));
     if (!range_within(base, size, 1ULL << bits)) {
         log_error(NULL,
                   "cannot place the devices' BARs: %llu GiB from 0x%llx end above the "
@@ -411,6 +397,7 @@ static int vcpus_up(struct machine *m)
         .cpuid = {.signature = m->opt->signature, .cpus = m->opt->cpus},
         .pio = &m->pio,
         .mmio = &m->mmio,
+        .mem = &m->mem,
         .opaque = m,
         .event = vcpu_ended,
         .fault = vcpu_faulted,
@@ -444,12 +431,8 @@ static int write_acpi(struct machine *m)
     unsigned fixed = ARRAY_SIZE(acpi_devices);
     struct acpi_config config = {
         .cpus = m->opt->cpus,
-        .mmio32_base = LAYOUT_MMIO32,
-        .mmio32_size = LAYOUT_MMIO32_SIZE,
         .mmio64_base = m->pci.mmio64_base,
         .mmio64_size = m->pci.mmio64_size,
-        .pio_base = LAYOUT_PORT_BARS,
-        .pio_size = LAYOUT_PORT_BARS_SIZE,
         .device = device,
         .devices = fixed + passthrough_acpi(&m->pass, device + fixed),
     };
@@ -467,31 +450,8 @@ static int write_acpi(struct machine *m)
     return err;
 }
 
-/* The kernel's bytes; freed by the caller. Read anew for each boot: a reset may be days later.
- */
-static uint8_t *read_kernel(const struct machine *m)
-{
-    uint8_t *bytes = malloc(m->kernel_size ? m->kernel_size : 1);
-    uint64_t done = 0;
-    while (bytes && done < m->kernel_size) {
-        ssize_t n = pread(m->kernel_fd, bytes + done, m->kernel_size - done, (off_t)done);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n <= 0) {
-            log_error(m->opt->kernel, "cannot read kernel: %s; give a file that stays as it is",
-                      n ? strerror(errno) : "it became shorter");
-            free(bytes);
-            return NULL;
-        }
-        done += (uint64_t)n;
-    }
-    if (!bytes)
-        log_error(m->opt->kernel, "cannot read kernel: no memory for %llu bytes; free some",
-                  (unsigned long long)m->kernel_size);
-    return bytes;
-}
-
-/* Everything as after power-on, the first vCPU at the kernel's entry. */
+/* Everything as after power-on, the first vCPU at the kernel's entry. The kernel is read anew:
+ * a reset may be days later. */
 static int boot(struct machine *m)
 {
     struct boot_entry entry = {0};
@@ -500,9 +460,12 @@ static int boot(struct machine *m)
         err = write_acpi(m);
     if (err)
         return err;
-    uint8_t *kernel = read_kernel(m);
-    if (!kernel)
-        return -EIO;
+    uint8_t *kernel = malloc(MAX(m->kernel_size, 1));
+    if (!kernel) {
+        log_error(m->opt->kernel, "cannot read kernel: no memory for %llu bytes; free some",
+                  (unsigned long long)m->kernel_size);
+        return -ENOMEM;
+    }
     struct boot_config config = {
         .kernel_name = m->opt->kernel,
         .kernel = kernel,
@@ -515,7 +478,9 @@ static int boot(struct machine *m)
         .flat_addr = m->opt->flat_addr,
         .rsdp = LAYOUT_ACPI,
     };
-    err = boot_load(&config, &m->mem, &entry);
+    err = boot_read(m->opt->kernel, "kernel", m->kernel_fd, kernel, m->kernel_size);
+    if (!err)
+        err = boot_load(&config, &m->mem, &entry);
     free(kernel);
     return err ? err : vcpus_load(m->vcpus, &entry);
 }
@@ -568,8 +533,7 @@ static const struct step {
     void (*down)(struct machine *m); /* also after an up that failed half-way */
 } step[] = {
     {files_up, files_down},     /* everything is opened before the guest starts */
-    {memory_up, memory_down},   /* guest RAM */
-    {kvm_up, kvm_down},         /* the VM, RAM slots, then the irqchip */
+    {kvm_up, kvm_down},         /* guest RAM, the VM, RAM slots, then the irqchip */
     {buses_up, buses_down},     /* ports, MMIO, the event loop */
     {signals_up, signals_down}, /* before any thread, so that all inherit the mask */
     {devices_up, devices_down}, /* console, UART, RTC, reset, power */

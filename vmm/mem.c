@@ -31,7 +31,6 @@
 static int check_size(uint64_t size)
 {
     struct sysinfo info;
-
     if (!size || size % LAYOUT_PAGE_SIZE) {
         log_error(
             "--memory",
@@ -48,32 +47,26 @@ static int check_size(uint64_t size)
             "--memory",
             "cannot give the guest %llu MiB of RAM: the host has %llu MiB of RAM and swap; "
             "give less",
-            (unsigned long long)(size / MIB), (unsigned long long)(host / MIB));
+            size / MIB, host / MIB);
         return -ENOMEM;
     }
     return 0;
 }
 
-/* SIZE bytes of FD at a multiple of ALIGN: reserve too much, map inside, give back the rest. */
-static void *map_aligned(int fd, uint64_t size, uint64_t align)
+/* SIZE bytes of FD at a multiple of the largest page that could back it: room for one more is
+ * reserved. NULL with errno. */
+static void *map_aligned(struct mem *mem, uint64_t size)
 {
-    uint8_t *room =
+    uint64_t align = size >= GIB ? GIB : 2 * MIB;
+    void *room =
         mmap(NULL, size + align, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (room == MAP_FAILED)
         return NULL;
-    uint64_t before = align_up((uintptr_t)room, align) - (uintptr_t)room;
-    uint8_t *hva = room + before;
-    if (mmap(hva, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, 0) == MAP_FAILED) {
-        int err = errno;
-        munmap(room, size + align);
-        errno = err;
-        return NULL;
-    }
-    if (before)
-        munmap(room, before);
-    if (before < align)
-        munmap(hva + size, align - before);
-    return hva;
+    mem->room = room;
+    mem->room_size = size + align;
+    void *hva = (uint8_t *)room + (align_up((uintptr_t)room, align) - (uintptr_t)room);
+    hva = mmap(hva, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, mem->fd, 0);
+    return hva == MAP_FAILED ? NULL : hva;
 }
 
 static void set_regions(struct mem *mem, uint8_t *hva, uint64_t size)
@@ -81,53 +74,49 @@ static void set_regions(struct mem *mem, uint8_t *hva, uint64_t size)
     uint64_t low = MIN(size, LAYOUT_LOW_RAM_END);
     uint64_t high = size - low;
     uint64_t high_gpa = LAYOUT_HIGH_RAM;
-
     if (!range_within(high_gpa, high, HT_HOLE_START))
         high_gpa = HT_HOLE_END;
     mem->region[0] = (struct mem_region){.gpa = 0, .size = low, .hva = hva};
     mem->region[1] =
         (struct mem_region){.gpa = high_gpa, .size = high, .hva = hva + low, .fd_offset = low};
     mem->nr = high ? 2 : 1;
-    mem->size = size;
 }
 
 int mem_init(struct mem *mem, uint64_t size)
 {
-    uint8_t *hva = NULL;
-
+    void *hva = NULL;
     *mem = (struct mem){.fd = -1};
     int err = check_size(size);
     if (err)
         return err;
+    mem->size = size;
     mem->fd = memfd_create("guest-ram", MFD_CLOEXEC | MFD_ALLOW_SEALING);
     /* Sealed: a vfio-user server that shortened it would make our accesses a SIGBUS. */
     if (mem->fd >= 0 && !ftruncate(mem->fd, (off_t)size) &&
         !fcntl(mem->fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL))
-        hva = map_aligned(mem->fd, size, size >= GIB ? GIB : 2 * MIB);
+        hva = map_aligned(mem, size);
     if (!hva) {
         err = -errno;
         log_error(
             "--memory",
             "cannot map %llu MiB of guest RAM: %s; give less, or raise the limit (ulimit -v)",
-            (unsigned long long)(size / MIB), strerror(-err));
-        if (mem->fd >= 0)
-            close(mem->fd);
-        mem->fd = -1;
+            size / MIB, strerror(-err));
+        mem_fini(mem);
         return err;
     }
-    /* Both are best effort. A fork would share pinned pages with the child copy-on-write. */
-    madvise(hva, size, MADV_DONTFORK);
-    madvise(hva, size, MADV_HUGEPAGE);
+    madvise(hva, size, MADV_HUGEPAGE); /* best effort */
     set_regions(mem, hva, size);
     return 0;
 }
 
 void mem_fini(struct mem *mem)
 {
-    if (!mem->nr)
+    if (!mem->size)
         return;
-    munmap(mem->region[0].hva, mem->size);
-    close(mem->fd);
+    if (mem->room)
+        munmap(mem->room, mem->room_size);
+    if (mem->fd >= 0)
+        close(mem->fd);
     *mem = (struct mem){.fd = -1};
 }
 

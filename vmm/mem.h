@@ -21,7 +21,9 @@ struct mem_region {
 struct mem {
     int fd; /* memfd, owned; MAP_SHARED, so that a vfio-user server can map it too */
     unsigned nr;
-    uint64_t size; /* sum of the regions */
+    uint64_t size; /* sum of the regions; 0: nothing to undo */
+    void *room;    /* the address space that the mapping was aligned in */
+    uint64_t room_size;
     struct mem_region region[MEM_REGIONS_MAX];
 };
 

@@ -20,6 +20,8 @@
 #define GIB (1ULL << 30)
 #define TIB (1ULL << 40)
 
+#define NS_PER_S 1000000000LL
+
 static inline bool is_pow2(uint64_t v)
 {
     return v && !(v & (v - 1));
@@ -43,47 +45,8 @@ static inline bool range_within(uint64_t base, uint64_t len, uint64_t limit)
     return base <= limit && len <= limit - base;
 }
 
-/* Little-endian access to bytes of any alignment (file formats, configuration space). */
-static inline uint16_t get_le16(const void *p)
-{
-    uint16_t v;
-    memcpy(&v, p, sizeof(v));
-    return le16toh(v);
-}
-
-static inline uint32_t get_le32(const void *p)
-{
-    uint32_t v;
-    memcpy(&v, p, sizeof(v));
-    return le32toh(v);
-}
-
-static inline uint64_t get_le64(const void *p)
-{
-    uint64_t v;
-    memcpy(&v, p, sizeof(v));
-    return le64toh(v);
-}
-
-static inline void put_le16(void *p, uint16_t v)
-{
-    v = htole16(v);
-    memcpy(p, &v, sizeof(v));
-}
-
-static inline void put_le32(void *p, uint32_t v)
-{
-    v = htole32(v);
-    memcpy(p, &v, sizeof(v));
-}
-
-static inline void put_le64(void *p, uint64_t v)
-{
-    v = htole64(v);
-    memcpy(p, &v, sizeof(v));
-}
-
-/* SIZE bytes (1, 2, 4 or 8) at P as a number, and the reverse. */
+/* Little-endian access to bytes of any alignment (file formats, configuration space): SIZE
+ * bytes (1, 2, 4 or 8) at P as a number, and the reverse. */
 static inline uint64_t get_le(const void *p, unsigned size)
 {
     uint64_t v = 0;
@@ -95,6 +58,36 @@ static inline void put_le(void *p, unsigned size, uint64_t v)
 {
     v = htole64(v);
     memcpy(p, &v, size <= sizeof(v) ? size : sizeof(v));
+}
+
+static inline uint16_t get_le16(const void *p)
+{
+    return (uint16_t)get_le(p, 2);
+}
+
+static inline uint32_t get_le32(const void *p)
+{
+    return (uint32_t)get_le(p, 4);
+}
+
+static inline uint64_t get_le64(const void *p)
+{
+    return get_le(p, 8);
+}
+
+static inline void put_le16(void *p, uint16_t v)
+{
+    put_le(p, 2, v);
+}
+
+static inline void put_le32(void *p, uint32_t v)
+{
+    put_le(p, 4, v);
+}
+
+static inline void put_le64(void *p, uint64_t v)
+{
+    put_le(p, 8, v);
 }
 
 /* All ones in SIZE bytes: what a read of nothing gives on this architecture. */

@@ -68,106 +68,50 @@ struct vcpus {
 enum verdict { GO_ON, KICKED, SHUT_DOWN, FAILED };
 
 /* String instructions come as one exit; each item is one access of the bus. */
-static enum verdict exit_io(struct vcpu *v)
+static void exit_io(struct vcpu *v)
 {
     const struct kvm_run *run = v->run;
     struct bus *pio = v->all->config.pio;
     uint8_t *data = (uint8_t *)v->run + run->io.data_offset;
-
     for (uint32_t i = 0; i < run->io.count; i++, data += run->io.size) {
         if (run->io.direction == KVM_EXIT_IO_OUT)
             bus_write(pio, run->io.port, data, run->io.size);
         else
             bus_read(pio, run->io.port, data, run->io.size);
     }
-    return GO_ON;
 }
 
-static enum verdict exit_mmio(struct vcpu *v)
+static void exit_mmio(struct vcpu *v)
 {
     struct kvm_run *run = v->run;
     struct bus *mmio = v->all->config.mmio;
-
     if (run->mmio.is_write)
         bus_write(mmio, run->mmio.phys_addr, run->mmio.data, run->mmio.len);
     else
         bus_read(mmio, run->mmio.phys_addr, run->mmio.data, run->mmio.len);
-    return GO_ON;
 }
 
-static enum verdict exit_nothing(struct vcpu *v)
-{
-    (void)v;
-    return GO_ON;
-}
-
-static enum verdict exit_shutdown(struct vcpu *v)
-{
-    (void)v;
-    return SHUT_DOWN;
-}
-
-/* Every exit reason of linux/kvm.h by number; those newer than Debian 12's as plain numbers.
- * Without a handler the vCPU cannot go on, and the text says why such an exit is unexpected. */
-struct exit_row {
-    const char *name;
-    const char *meaning;
-    enum verdict (*handle)(struct vcpu *v);
+/* The exit reasons that run_once() does not handle, and why each is unexpected on x86. */
+static const char *const unexpected[] = {
+    [KVM_EXIT_UNKNOWN] = "UNKNOWN (an exit of the processor that KVM does not know)",
+    [KVM_EXIT_HYPERCALL] = "HYPERCALL (not enabled)",
+    [KVM_EXIT_DEBUG] = "DEBUG (not enabled)",
+    [KVM_EXIT_HLT] = "HLT (with local APICs in the kernel, HLT waits there)",
+    [KVM_EXIT_FAIL_ENTRY] = "FAIL_ENTRY (the processor refuses the guest's state)",
+    [KVM_EXIT_TPR_ACCESS] = "TPR_ACCESS (not enabled)",
+    [KVM_EXIT_INTERNAL_ERROR] = "INTERNAL_ERROR (KVM cannot run this guest code)",
+    [KVM_EXIT_SYSTEM_EVENT] = "SYSTEM_EVENT (Hyper-V's and SEV's, not offered)",
+    [KVM_EXIT_IOAPIC_EOI] = "IOAPIC_EOI (the IOAPIC is in the kernel)",
+    [KVM_EXIT_HYPERV] = "HYPERV (not enabled)",
+    [KVM_EXIT_X86_RDMSR] = "X86_RDMSR (not enabled: an unknown MSR faults in the guest)",
+    [KVM_EXIT_X86_WRMSR] = "X86_WRMSR (not enabled: an unknown MSR faults in the guest)",
+    [KVM_EXIT_DIRTY_RING_FULL] = "DIRTY_RING_FULL (not enabled)",
+    [KVM_EXIT_AP_RESET_HOLD] = "AP_RESET_HOLD (SEV-ES's, not offered)",
+    [KVM_EXIT_X86_BUS_LOCK] = "X86_BUS_LOCK (not enabled)",
+    [KVM_EXIT_XEN] = "XEN (not enabled)",
+    [KVM_EXIT_NOTIFY] = "NOTIFY (not enabled)",
+    [UAPI_KVM_EXIT_MEMORY_FAULT] = "MEMORY_FAULT (the memory behind a slot is gone)",
 };
-
-#define CANNOT(name, meaning) \
-    {                         \
-        name, meaning, NULL   \
-    }
-#define NOT_ENABLED(name) CANNOT(name, "not enabled")
-#define ELSEWHERE(name)   CANNOT(name, "another architecture's")
-
-/* clang-format off */
-static const struct exit_row exit_row[] = {
-    [KVM_EXIT_UNKNOWN] = CANNOT("UNKNOWN", "an exit of the processor that KVM does not know"),
-    [KVM_EXIT_EXCEPTION] = ELSEWHERE("EXCEPTION"),
-    [KVM_EXIT_IO] = {"IO", "port access", exit_io},
-    [KVM_EXIT_HYPERCALL] = NOT_ENABLED("HYPERCALL"),
-    [KVM_EXIT_DEBUG] = NOT_ENABLED("DEBUG"),
-    [KVM_EXIT_HLT] = CANNOT("HLT", "with local APICs in the kernel, HLT waits there"),
-    [KVM_EXIT_MMIO] = {"MMIO", "access to what is no memory", exit_mmio},
-    [KVM_EXIT_IRQ_WINDOW_OPEN] = {"IRQ_WINDOW_OPEN", "nothing to inject", exit_nothing},
-    [KVM_EXIT_SHUTDOWN] = {"SHUTDOWN", "triple fault", exit_shutdown},
-    [KVM_EXIT_FAIL_ENTRY] = CANNOT("FAIL_ENTRY", "the processor refuses the guest's state"),
-    [KVM_EXIT_INTR] = {"INTR", "a signal", exit_nothing},
-    [KVM_EXIT_SET_TPR] = {"SET_TPR", "local APICs in the kernel know", exit_nothing},
-    [KVM_EXIT_TPR_ACCESS] = NOT_ENABLED("TPR_ACCESS"),
-    [KVM_EXIT_S390_SIEIC] = ELSEWHERE("S390_SIEIC"),
-    [KVM_EXIT_S390_RESET] = ELSEWHERE("S390_RESET"),
-    [KVM_EXIT_DCR] = ELSEWHERE("DCR"),
-    [KVM_EXIT_NMI] = ELSEWHERE("NMI"),
-    [KVM_EXIT_INTERNAL_ERROR] = CANNOT("INTERNAL_ERROR", "KVM cannot run this guest code"),
-    [KVM_EXIT_OSI] = ELSEWHERE("OSI"),
-    [KVM_EXIT_PAPR_HCALL] = ELSEWHERE("PAPR_HCALL"),
-    [KVM_EXIT_S390_UCONTROL] = ELSEWHERE("S390_UCONTROL"),
-    [KVM_EXIT_WATCHDOG] = ELSEWHERE("WATCHDOG"),
-    [KVM_EXIT_S390_TSCH] = ELSEWHERE("S390_TSCH"),
-    [KVM_EXIT_EPR] = ELSEWHERE("EPR"),
-    [KVM_EXIT_SYSTEM_EVENT] = CANNOT("SYSTEM_EVENT", "Hyper-V's and SEV's, not offered"),
-    [KVM_EXIT_S390_STSI] = ELSEWHERE("S390_STSI"),
-    [KVM_EXIT_IOAPIC_EOI] = CANNOT("IOAPIC_EOI", "the IOAPIC is in the kernel"),
-    [KVM_EXIT_HYPERV] = NOT_ENABLED("HYPERV"),
-    [KVM_EXIT_ARM_NISV] = ELSEWHERE("ARM_NISV"),
-    [KVM_EXIT_X86_RDMSR] = NOT_ENABLED("X86_RDMSR"), /* an unknown MSR faults in the guest */
-    [KVM_EXIT_X86_WRMSR] = NOT_ENABLED("X86_WRMSR"),
-    [KVM_EXIT_DIRTY_RING_FULL] = NOT_ENABLED("DIRTY_RING_FULL"),
-    [KVM_EXIT_AP_RESET_HOLD] = CANNOT("AP_RESET_HOLD", "SEV-ES's, not offered"),
-    [KVM_EXIT_X86_BUS_LOCK] = NOT_ENABLED("X86_BUS_LOCK"),
-    [KVM_EXIT_XEN] = NOT_ENABLED("XEN"),
-    [KVM_EXIT_RISCV_SBI] = ELSEWHERE("RISCV_SBI"),
-    [KVM_EXIT_RISCV_CSR] = ELSEWHERE("RISCV_CSR"),
-    [KVM_EXIT_NOTIFY] = NOT_ENABLED("NOTIFY"),
-    [38] = ELSEWHERE("LOONGARCH_IOCSR"),
-    [UAPI_KVM_EXIT_MEMORY_FAULT] = CANNOT("MEMORY_FAULT", "the memory behind a slot is gone"),
-    [40] = CANNOT("TDX", "TDX's, not offered"),
-    [41] = ELSEWHERE("ARM_SEA"),
-};
-/* clang-format on */
 
 /* What the exit itself tells, as text. */
 static void describe(const struct kvm_run *run, char *text, size_t room)
@@ -212,19 +156,16 @@ static void describe(const struct kvm_run *run, char *text, size_t room)
 static enum verdict fail(const struct vcpu *v, int err)
 {
     uint32_t reason = v->run->exit_reason;
-    const struct exit_row *row = reason < ARRAY_SIZE(exit_row) ? &exit_row[reason] : NULL;
+    const char *name = reason < ARRAY_SIZE(unexpected) ? unexpected[reason] : NULL;
     char text[96];
-
     describe(v->run, text, sizeof(text));
     if (err && !(err == -EFAULT && reason == UAPI_KVM_EXIT_MEMORY_FAULT))
         log_error(v->name,
                   "cannot run the guest: KVM_RUN: %s; this is where it was:", strerror(-err));
     else
         log_error(v->name,
-                  "cannot run the guest: exit %u KVM_EXIT_%s (%s)%s; this is where it "
-                  "was:",
-                  reason, row && row->name ? row->name : "?",
-                  row && row->name ? row->meaning : "newer than this program", text);
+                  "cannot run the guest: exit %u KVM_EXIT_%s%s; this is where it was:", reason,
+                  name ? name : "? (another architecture's, or newer than this program)", text);
     vcpu_state_report(v->fd, v->name, v->all->config.mem);
     return FAILED;
 }
@@ -232,7 +173,6 @@ static enum verdict fail(const struct vcpu *v, int err)
 static enum verdict run_once(struct vcpu *v)
 {
     const struct vcpus_config *config = &v->all->config;
-
     if (ioctl(v->fd, KVM_RUN, 0)) {
         int err = -errno;
         if (err == -EINTR)
@@ -243,10 +183,22 @@ static enum verdict run_once(struct vcpu *v)
             return GO_ON;
         return fail(v, err);
     }
-    uint32_t reason = v->run->exit_reason;
-    if (reason < ARRAY_SIZE(exit_row) && exit_row[reason].handle)
-        return exit_row[reason].handle(v);
-    return fail(v, 0);
+    switch (v->run->exit_reason) {
+    case KVM_EXIT_IO:
+        exit_io(v);
+        return GO_ON;
+    case KVM_EXIT_MMIO:
+        exit_mmio(v);
+        return GO_ON;
+    case KVM_EXIT_IRQ_WINDOW_OPEN: /* nothing to inject */
+    case KVM_EXIT_SET_TPR:         /* local APICs in the kernel know */
+    case KVM_EXIT_INTR:            /* a signal */
+        return GO_ON;
+    case KVM_EXIT_SHUTDOWN: /* triple fault */
+        return SHUT_DOWN;
+    default:
+        return fail(v, 0);
+    }
 }
 
 /* ---- threads ---- */
@@ -260,7 +212,6 @@ static void set_immediate_exit(struct kvm_run *run, uint8_t value)
 static bool enter(struct vcpu *v)
 {
     struct vcpus *all = v->all;
-
     pthread_mutex_lock(&all->lock);
     while (!all->quit && (all->paused || v->ended))
         pthread_cond_wait(&all->changed, &all->lock);
@@ -276,7 +227,6 @@ static bool enter(struct vcpu *v)
 static void leave(struct vcpu *v, bool ended)
 {
     struct vcpus *all = v->all;
-
     pthread_mutex_lock(&all->lock);
     v->ended = ended;
     all->running--;
@@ -288,7 +238,6 @@ static void *vcpu_thread(void *opaque)
 {
     struct vcpu *v = opaque;
     const struct vcpus_config *config = &v->all->config;
-
     pthread_setname_np(pthread_self(), v->name);
     while (enter(v)) {
         enum verdict verdict;
@@ -352,7 +301,6 @@ int vcpus_start(struct vcpus *vcpus)
     struct sigaction action = {.sa_handler = on_kick, .sa_flags = SA_RESTART};
     sigset_t others, old;
     int err = 0;
-
     sigaction(KICK, &action, NULL);
     sigfillset(&others);
     sigdelset(&others, KICK);
@@ -403,7 +351,6 @@ static int create(struct vcpu *v, const struct kvm *kvm)
 {
     struct vcpus *all = v->all;
     struct cpuid_policy *policy = &all->config.cpuid;
-
     v->fd = ioctl(kvm_vm_fd(kvm), KVM_CREATE_VCPU, (unsigned long)v->index);
     if (v->fd < 0)
         return -errno;

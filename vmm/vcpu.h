@@ -43,11 +43,9 @@ struct vcpus_config {
 int vcpus_create(struct vcpus **out, struct kvm *kvm, const struct vcpus_config *config);
 void vcpus_destroy(struct vcpus *vcpus); /* stops them first; NULL is fine */
 
-/*
- * Power-on state: vCPU 0 at ENTRY and runnable, the others waiting for INIT/SIPI. The same code
+/* Power-on state: vCPU 0 at ENTRY and runnable, the others waiting for INIT/SIPI. The same code
  * serves the first start and every guest reset, so that nothing of an earlier boot survives.
- * The vCPUs are paused or not started yet.
- */
+ * The vCPUs are paused or not started yet. */
 int vcpus_load(struct vcpus *vcpus, const struct boot_entry *entry);
 
 /* Starts the threads, paused; vcpus_resume() lets them run. */

@@ -102,7 +102,6 @@ static bool access_msr(int fd, unsigned long request, uint32_t index, uint64_t *
 static void reset_msr(int fd, const char *name, uint32_t index, uint64_t value, bool first)
 {
     uint64_t now = 0;
-
     if (!first && (!access_msr(fd, KVM_GET_MSRS, index, &now) || now == value))
         return;
     if (!access_msr(fd, KVM_SET_MSRS, index, &value))
@@ -319,7 +318,6 @@ static void report_code(int fd, const char *name, const struct mem *mem, uint64_
     struct kvm_translation t = {.linear_address = linear};
     uint64_t n = MIN(15ULL, LAYOUT_PAGE_SIZE - linear % LAYOUT_PAGE_SIZE);
     char text[3 * 15 + 1] = "";
-
     if (ioctl(fd, KVM_TRANSLATE, &t) || !t.valid) {
         log_error(name, "code at %016" PRIx64 ": not mapped", linear);
         return;
@@ -335,7 +333,6 @@ void vcpu_state_report(int fd, const char *name, const struct mem *mem)
 {
     struct kvm_regs r;
     struct kvm_sregs s;
-
     if (ioctl(fd, KVM_GET_REGS, &r) || ioctl(fd, KVM_GET_SREGS, &s)) {
         log_error(name, "cannot read the registers: %s", strerror(errno));
         return;

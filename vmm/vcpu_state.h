@@ -9,10 +9,8 @@
 struct boot_entry;
 struct mem;
 
-/*
- * Loads vCPU INDEX with its power-on state, the first one at ENTRY. FIRST: it has never run, so
- * only what differs from KVM's own power-on state is loaded. Logs its own errors under NAME.
- */
+/* Loads vCPU INDEX with its power-on state, the first one at ENTRY. FIRST: it has never run, so
+ * only what differs from KVM's own power-on state is loaded. Logs its own errors under NAME. */
 int vcpu_state_load(int fd, const char *name, unsigned index, const struct boot_entry *entry,
                     bool first);
 

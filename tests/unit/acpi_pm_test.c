@@ -5,6 +5,7 @@
 #include <errno.h>
 
 #include "tests/unit/device_test.h"
+#include "tests/unit/fake_clock.h"
 #include "vmm/layout.h"
 #include "vmm/loop.h"
 
@@ -24,7 +25,7 @@ static struct bus pio;
 static struct fake_hv hv;
 static struct loop *loop;
 static struct test_power power;
-static struct test_clock now = {.ns = 123456789};
+static int64_t now = 123456789;
 static struct acpi_pm *pm;
 
 static void setup(void)
@@ -34,8 +35,8 @@ static void setup(void)
     fake_hv_init(&hv);
     cr_assert_eq(bus_init(&pio), 0);
     cr_assert_eq(loop_create(&loop), 0);
+    fake_clock_ns = &now;
     cr_assert_eq(acpi_pm_create(&pm, &pio, loop, sci, test_power(&power)), 0);
-    acpi_pm_set_clock(pm, test_clock_now, &now);
 }
 
 static void teardown(void)
@@ -127,16 +128,16 @@ Test(acpi_pm, only_s5_powers_off)
 
 Test(acpi_pm, timer_counts_at_its_rate)
 {
-    now.ns += TEST_NS_PER_S;
+    now += TEST_NS_PER_S;
     cr_expect_eq(port_in(&pio, TMR, 4), 3579545);
-    now.ns += 500000000;
+    now += 500000000;
     cr_expect_eq(port_in(&pio, TMR, 4), 5369317);
     cr_expect_eq(port_in(&pio, TMR, 2), 5369317 & 0xffff);
     cr_expect_eq(port_in(&pio, TMR + 1, 1), 5369317 >> 8 & 0xff);
     port_out(&pio, TMR, 4, 0);
     cr_expect_eq(port_in(&pio, TMR, 4), 5369317, "read-only");
 
-    now.ns += 100LL * 365 * 86400 * TEST_NS_PER_S; /* a century does not overflow */
+    now += 100LL * 365 * 86400 * TEST_NS_PER_S; /* a century does not overflow */
     cr_expect_eq(port_in(&pio, TMR, 4), (uint32_t)(100LL * 365 * 86400 * 3579545 + 5369317));
     acpi_pm_reset(pm);
     cr_expect_neq(port_in(&pio, TMR, 4), 0, "a reset does not touch it");
@@ -144,12 +145,12 @@ Test(acpi_pm, timer_counts_at_its_rate)
 
 Test(acpi_pm, timer_status_at_every_change_of_the_top_bit)
 {
-    int64_t start = now.ns;
+    int64_t start = now;
 
     for (int i = 1; i <= 4; i++) {
-        now.ns = start + i * TOGGLE - 300;
+        now = start + i * TOGGLE - 300;
         cr_expect_eq(port_in(&pio, STS, 2), 0, "change %d", i);
-        now.ns = start + i * TOGGLE;
+        now = start + i * TOGGLE;
         cr_expect_eq(port_in(&pio, STS, 2), TMR_EN, "change %d", i);
         cr_expect_eq(port_in(&pio, TMR, 4) >> 31, i & 1);
         port_out(&pio, STS, 2, TMR_EN);
@@ -169,17 +170,19 @@ static int stop_on_line(struct hv *h, uint32_t gsi, bool level)
 /* The device's own timer is due in the real past as soon as the test's clock gets there. */
 Test(acpi_pm, timer_interrupt_comes_from_the_loop)
 {
+    struct irq_line sci = {.hv = &hv.hv, .gsi = SCI};
     struct hv_ops ops = *hv.hv.ops;
 
     ops.irq_line = stop_on_line;
     hv.hv.ops = &ops;
-    now.ns = -TOGGLE + 1;
-    acpi_pm_set_clock(pm, test_clock_now, &now);
+    now = -TOGGLE + 1;
+    acpi_pm_destroy(pm);
+    cr_assert_eq(acpi_pm_create(&pm, &pio, loop, sci, test_power(&power)), 0);
     port_out(&pio, EN, 2, TMR_EN); /* armed for 1 ns after boot */
     loop_stop(loop);
     cr_assert_eq(loop_run(loop), 0);
     cr_expect_not(hv.level[SCI], "too early: armed again");
-    now.ns = 1;
+    now = 1;
     cr_assert_eq(loop_run(loop), 0);
     cr_expect(hv.level[SCI]);
     cr_expect_eq(port_in(&pio, STS, 2), TMR_EN);

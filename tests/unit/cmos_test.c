@@ -6,6 +6,7 @@
 #include <time.h>
 
 #include "tests/unit/device_test.h"
+#include "tests/unit/fake_clock.h"
 #include "vmm/layout.h"
 #include "vmm/loop.h"
 #include "vmm/util.h"
@@ -33,7 +34,7 @@ enum { H24 = 0x02, BINARY = 0x04, UIE = 0x10, AIE = 0x20, PIE = 0x40, SET = 0x80
 static struct bus pio;
 static struct fake_hv hv;
 static struct loop *loop;
-static struct test_clock now = {.ns = START};
+static int64_t now = START;
 static struct cmos *cmos;
 
 static uint8_t get(unsigned reg)
@@ -50,7 +51,7 @@ static void put(unsigned reg, unsigned value)
 
 static void pass(int64_t ns)
 {
-    now.ns += ns;
+    now += ns;
 }
 
 static struct cmos *create(uint64_t low_ram, uint64_t high_ram)
@@ -59,7 +60,6 @@ static struct cmos *create(uint64_t low_ram, uint64_t high_ram)
     struct cmos *c;
 
     cr_assert_eq(cmos_create(&c, &pio, loop, irq, low_ram, high_ram), 0);
-    cmos_set_clock(c, test_clock_now, &now);
     return c;
 }
 
@@ -68,6 +68,7 @@ static void setup(void)
     fake_hv_init(&hv);
     cr_assert_eq(bus_init(&pio), 0);
     cr_assert_eq(loop_create(&loop), 0);
+    fake_clock_ns = &now;
     cmos = create(512 * MIB, 0);
 }
 
@@ -126,7 +127,7 @@ Test(cmos, binary_and_twelve_hours)
     put(B, H24 | BINARY);
     expect_time(20, 24, 2, 24, 21, 59, 58);
     for (unsigned i = 0; i < ARRAY_SIZE(row); i++) {
-        now.ns = row[i].hour * 3600 * TEST_NS_PER_S;
+        now = row[i].hour * 3600 * TEST_NS_PER_S;
         put(B, 0);
         cr_expect_eq(get(HOURS), row[i].bcd, "hour %u", row[i].hour);
         put(B, BINARY);
@@ -306,7 +307,7 @@ Test(cmos, periodic_rates)
     for (unsigned rs = 1; rs < 16; rs++) {
         int64_t period = (TEST_NS_PER_S + hz[rs] - 1) / hz[rs];
 
-        now.ns = START - 250000000;
+        now = START - 250000000;
         put(A, 0x20 | rs);
         get(C);
         pass(period - 1);
@@ -354,7 +355,7 @@ Test(cmos, alarms)
     };
 
     for (unsigned i = 0; i < ARRAY_SIZE(row); i++) {
-        now.ns = START;
+        now = START;
         set_alarm(row[i].hours, row[i].minutes, row[i].seconds);
         cr_expect_eq(until_alarm(90000), row[i].first, "row %u", i);
         if (row[i].second > 0)
@@ -411,7 +412,7 @@ Test(cmos, interrupts_come_from_the_loop)
     hv.hv.ops = &ops;
     set_alarm(0x22, 0x00, 0x00);
     for (unsigned i = 0; i < ARRAY_SIZE(row); i++) {
-        now.ns = START;
+        now = START;
         get(C);
         put(B, H24 | row[i].enable);
         loop_stop(loop);
@@ -493,6 +494,7 @@ Test(cmos, follows_the_real_clock)
     struct cmos *c;
 
     cmos_destroy(cmos);
+    fake_clock_ns = NULL;
     cr_assert_eq(cmos_create(&c, &pio, loop, irq, 0, 0), 0);
     cmos = c;
     put(B, H24 | BINARY);

@@ -1,7 +1,6 @@
 /*
  * device_test.h: what the tests of the fixed PC devices share: a port bus, port accesses as a
- * CPU makes them, a clock that stands still until it is moved, and a machine that counts what
- * is asked of it.
+ * CPU makes them, and a machine that counts what is asked of it.
  */
 #pragma once
 
@@ -26,17 +25,6 @@ static inline void port_out(struct bus *pio, uint16_t port, unsigned size, uint6
 }
 
 #define TEST_NS_PER_S 1000000000LL
-
-struct test_clock {
-    int64_t ns;
-};
-
-static inline int64_t test_clock_now(void *opaque)
-{
-    const struct test_clock *clock = opaque;
-
-    return clock->ns;
-}
 
 struct test_power {
     unsigned resets, poweroffs, debug_exits;

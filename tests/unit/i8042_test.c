@@ -56,22 +56,6 @@ Test(i8042, port_61_is_not_taken)
     bus_remove(&pio, 0x61);
 }
 
-Test(i8042, reset_control_resets_on_the_rising_edge)
-{
-    i8042_reset_control_write(dev, 0x02);
-    cr_expect_eq(i8042_reset_control_read(dev), 0x02);
-    i8042_reset_control_write(dev, 0xf1);
-    cr_expect_eq(i8042_reset_control_read(dev), 0, "only three bits exist");
-    i8042_reset_control_write(dev, 0x08);
-    cr_expect_eq(power.resets, 0);
-
-    i8042_reset_control_write(dev, 0x06);
-    cr_expect_eq(power.resets, 1);
-    cr_expect_eq(i8042_reset_control_read(dev), 0, "after the reset, a new edge is possible");
-    i8042_reset_control_write(dev, 0x0e);
-    cr_expect_eq(power.resets, 2);
-}
-
 Test(i8042, taken_ports_are_refused_and_nothing_is_left)
 {
     struct i8042 *second = NULL;
@@ -82,7 +66,7 @@ Test(i8042, taken_ports_are_refused_and_nothing_is_left)
     cr_assert_eq(bus_init(&other), 0);
     cr_assert_eq(bus_add(&other, &range), 0);
     cr_expect_eq(i8042_create(&second, &other, test_power(&power)), -EEXIST);
-    cr_expect_eq(other.nr, 1, "port 0x60 was given back");
+    cr_expect_eq(other.nr, 1);
     cr_expect_null(second);
     bus_fini(&other);
     i8042_destroy(NULL);

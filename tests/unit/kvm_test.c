@@ -67,7 +67,7 @@ Test(kvm, what_the_host_offers)
 {
     cr_expect_gt(kvm_supported_cpuid(kvm)->nent, 4);
     cr_expect_leq(kvm_supported_cpuid(kvm)->nent, CPUID_ENTRIES_MAX);
-    cr_expect_geq(kvm_phys_bits(kvm), 32);
+    cr_expect_geq(cpuid_phys_bits(kvm_supported_cpuid(kvm)), 32);
     cr_expect_geq(kvm_run_size(kvm), 4096);
     cr_expect_eq(fcntl(kvm_vm_fd(kvm), F_GETFD), FD_CLOEXEC);
     kvm_destroy(NULL);

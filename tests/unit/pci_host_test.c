@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "devices/pci.h"
+#include "tests/unit/device_test.h"
 #include "vmm/bus.h"
 #include "vmm/layout.h"
 #include "vmm/util.h"
@@ -21,8 +22,6 @@ struct rig {
     struct bus pio, mmio;
     struct pci_bus bus;
     struct pci_dev dev; /* at 00:03.1; 0x40.. is memory */
-    uint8_t reset;
-    unsigned reset_reads, reset_writes;
 };
 
 static const struct pci_dev_ops dev_ops = {.config_read = pci_config_read};
@@ -192,38 +191,32 @@ Test(pci_host, ecam_splits_wide_and_crossing_accesses)
     rig_free(r);
 }
 
-static uint8_t reset_read(void *opaque)
-{
-    struct rig *r = opaque;
-
-    r->reset_reads++;
-    return r->reset;
-}
-
-static void reset_write(void *opaque, uint8_t value)
-{
-    struct rig *r = opaque;
-
-    r->reset_writes++;
-    r->reset = value;
-}
-
-Test(pci_host, reset_hook)
+Test(pci_host, reset_control_resets_on_the_rising_edge)
 {
     struct rig *r = rig_new();
+    struct test_power power = {0};
 
-    cr_expect_eq(in(r, 0xcf9, 1), 0xff, "nobody there");
-    out(r, 0xcf9, 1, 6);
-    pci_bus_set_reset_hook(&r->bus, reset_read, reset_write, r);
-    out(r, 0xcf9, 1, 0xe);
-    cr_expect_eq(in(r, 0xcf9, 1), 0xe);
-    cr_expect(r->reset_writes == 1 && r->reset_reads == 1);
+    r->bus.power = test_power(&power);
+    out(r, 0xcf9, 1, 0x02);
+    cr_expect_eq(in(r, 0xcf9, 1), 0x02);
+    out(r, 0xcf9, 1, 0xf1);
+    cr_expect_eq(in(r, 0xcf9, 1), 0, "only three bits exist");
+    out(r, 0xcf9, 1, 0x08);
+    cr_expect_eq(power.resets, 0);
+    out(r, 0xcf9, 1, 0x06);
+    cr_expect_eq(power.resets, 1);
+    cr_expect_eq(in(r, 0xcf9, 1), 0, "after the reset, a new edge is possible");
+    out(r, 0xcf9, 1, 0x0e);
+    cr_expect_eq(power.resets, 2);
+
+    out(r, 0xcf9, 1, 0x0a);
     out(r, CF8, 4, 0x80000600); /* the latch's second byte is none of it */
     out(r, 0xcf9, 2, 6);
     out(r, 0xcf8, 2, 0x600);
-    (void)in(r, CF8, 4);
-    (void)in(r, 0xcf9, 2);
-    cr_expect(r->reset_writes == 1 && r->reset_reads == 1);
+    cr_expect_eq(in(r, 0xcf9, 2), 0xffff);
+    cr_expect_eq(in(r, CF8, 4), 0x80000600);
+    cr_expect_eq(in(r, 0xcf9, 1), 0x0a);
+    cr_expect_eq(power.resets, 2);
     rig_free(r);
 }
 

@@ -33,9 +33,12 @@ static void rx_ready(void *opaque)
 {
     static const uint8_t more[64] = {0};
 
+    (void)opaque;
     readies++;
-    uart_receive(opaque, more, refill);
+    uart_receive(uart, more, refill);
 }
+
+static const struct uart_ops ops = {.tx = tx, .rx_ready = rx_ready};
 
 static uint8_t in(unsigned reg)
 {
@@ -58,8 +61,7 @@ static void setup(void)
 
     fake_hv_init(&hv);
     cr_assert_eq(bus_init(&pio), 0);
-    cr_assert_eq(uart_create(&uart, &pio, COM1, irq, tx, NULL), 0);
-    uart_set_rx_ready(uart, rx_ready, uart);
+    cr_assert_eq(uart_create(&uart, &pio, COM1, irq, &ops, NULL), 0);
 }
 
 static void teardown(void)
@@ -440,9 +442,9 @@ Test(uart16550, two_are_apart)
     struct irq_line irq = {.hv = &hv.hv, .gsi = 3};
     struct uart *second = NULL;
 
-    cr_expect_eq(uart_create(&second, &pio, COM1 + 4, irq, tx, NULL), -EEXIST);
+    cr_expect_eq(uart_create(&second, &pio, COM1 + 4, irq, &ops, NULL), -EEXIST);
     cr_expect_null(second);
-    cr_assert_eq(uart_create(&second, &pio, 0x2f8, irq, tx, NULL), 0);
+    cr_assert_eq(uart_create(&second, &pio, 0x2f8, irq, &ops, NULL), 0);
     port_out(&pio, 0x2f8 + UART_MCR, 1, UART_MCR_OUT2);
     port_out(&pio, 0x2f8 + UART_IER, 1, UART_IER_THRI);
     cr_expect(hv.level[3]);
