@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "vfio/vfio.h"
+#include "vfio/vfio_sysfs.h"
 #include "vmm/log.h"
 #include "vmm/util.h"
 

@@ -13,6 +13,7 @@
 #include "vfio/vfio.h"
 #include "vfio/vfio_pci.h"
 #include "vfio/vfio_platform.h"
+#include "vfio/vfio_sysfs.h"
 #include "vmm/layout.h"
 #include "vmm/log.h"
 #include "vmm/passthrough.h"

@@ -11,6 +11,7 @@
 
 #include "tests/unit/fake_vfio_kernel.h"
 #include "vfio/vfio.h"
+#include "vfio/vfio_sysfs.h"
 #include "vmm/util.h"
 
 static struct fake_vfio_kernel *k;
