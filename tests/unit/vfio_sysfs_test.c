@@ -74,7 +74,7 @@ Test(vfio_sysfs, names_a_device_that_is_not_there)
     char path[64];
     cr_expect_eq(vfio_sysfs_find("43:00.0", path, sizeof(path)), -ENOENT);
     cr_expect_str_eq(fake_log(), "minivmm: 0000:43:00.0: cannot find device: this machine has "
-                                 "none there; lspci -D lists them\n");
+                                 "none there; minivmm host list shows them\n");
     cr_expect_eq(vfio_sysfs_find("/sys/bus/pci/devices/x", path, sizeof(path)), -ENOENT);
     cr_expect_eq(fake_log_lines(fake_log(), "No such file"), 1);
 }
