@@ -212,7 +212,7 @@ void vfio_sysfs_append(char *list, size_t size, const char *separator, const cha
 {
     static const char more[] = " ...";
     size_t len = strlen(list), tail = sizeof(more) - 1;
-    if (len >= tail && !strcmp(list + len - tail, more))
+    if (!item[0] || (len >= tail && !strcmp(list + len - tail, more)))
         return;
     if (len + strlen(separator) + strlen(item) + sizeof(more) > size)
         snprintf(list + len, size - len, "%s", more);

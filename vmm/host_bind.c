@@ -232,9 +232,12 @@ int host_bind(const struct host_args *args)
     struct targets t = {.nr = 0};
     int err = check_permission();
     for (unsigned i = 0; i < args->nr && !err; i++) {
-        err = check_bindable(args->device[i].text);
+        const char *path = args->device[i].text;
+        err = check_bindable(path);
+        if (!err && wants_vfio(path))
+            err = add_target(&t, path);
         if (!err)
-            err = add_group(&t, args->device[i].text, wants_vfio);
+            err = add_group(&t, path, wants_vfio);
     }
     if (!err && !args->force)
         err = refuse_used(&t, false);

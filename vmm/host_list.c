@@ -20,6 +20,7 @@
 
 #define COLUMNS 12
 #define CELL    512
+#define NAME    128
 
 /* include/linux/ioport.h, not part of the UAPI but shown by sysfs. */
 enum {
@@ -36,26 +37,26 @@ struct row {
 
 /* ---- pci.ids ---- */
 
-/* The name after KEY ("10de", "C 03") and, in the lines below it that begin with a tab, after
- * SUB; both end up in OUT, or what there is of them. */
-static void look_up(const char *ids, const char *key, const char *sub, char *out, size_t size)
+/* The names after KEY ("10de", "C 03") and, in the lines below it that begin with a tab, after
+ * SUB; "" where there is none. */
+static void look_up(const char *ids, const char *key, const char *sub, char *name,
+                    char *subname)
 {
     char head[16];
+    name[0] = subname[0] = '\0';
     snprintf(head, sizeof(head), "\n%s  ", key);
     const char *line = strstr(ids, head);
     if (!line)
         return;
     line += strlen(head);
     int len = (int)strcspn(line, "\n");
-    snprintf(out, size, "%.*s", MIN(len, 100), line);
+    snprintf(name, NAME, "%.*s", len, line);
     snprintf(head, sizeof(head), "\n\t%s  ", sub);
     for (line += len; line[0] && (line[1] == '\t' || line[1] == '#');
          line += 1 + strcspn(line + 1, "\n")) {
         if (!strncmp(line, head, strlen(head))) {
-            char name[128];
             line += strlen(head);
-            snprintf(name, sizeof(name), "%.*s", MIN((int)strcspn(line, "\n"), 100), line);
-            vfio_sysfs_append(out, size, " ", name);
+            snprintf(subname, NAME, "%.*s", (int)strcspn(line, "\n"), line);
             return;
         }
     }
@@ -128,7 +129,7 @@ static void fill_name(const struct row *row, char *cell)
         "memory",       "bridge",     "communication", "system",     "input",
         "docking",      "processor",  "serial bus",    "wireless",   "I2O",
         "satellite",    "encryption", "signals",       "accelerator"};
-    char key[8], sub[8], class[CELL] = "", name[CELL] = "";
+    char key[8], sub[8], class[NAME], subclass[NAME], vendor[NAME], device[NAME];
     unsigned code = vfio_sysfs_number(row->path, "class") >> 8;
     if (!row->ids) {
         snprintf(cell, CELL, "%s", code >> 8 < ARRAY_SIZE(base) ? base[code >> 8] : "");
@@ -136,12 +137,13 @@ static void fill_name(const struct row *row, char *cell)
     }
     snprintf(key, sizeof(key), "C %02x", code >> 8 & 0xff);
     snprintf(sub, sizeof(sub), "%02x", code & 0xff);
-    look_up(row->ids, key, sub, class, sizeof(class));
+    look_up(row->ids, key, sub, class, subclass);
     snprintf(key, sizeof(key), "%04x", vfio_sysfs_number(row->path, "vendor") & 0xffff);
     snprintf(sub, sizeof(sub), "%04x", vfio_sysfs_number(row->path, "device") & 0xffff);
-    look_up(row->ids, key, sub, name, sizeof(name));
-    vfio_sysfs_append(cell, CELL, "", class);
-    vfio_sysfs_append(cell, CELL, ": ", name);
+    look_up(row->ids, key, sub, vendor, device);
+    vfio_sysfs_append(cell, CELL, "", subclass[0] ? subclass : class);
+    vfio_sysfs_append(cell, CELL, ": ", vendor);
+    vfio_sysfs_append(cell, CELL, " ", device);
 }
 
 enum kind { TEXT, NUMBER, WORDS }; /* what a cell is in JSON */

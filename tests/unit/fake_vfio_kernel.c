@@ -184,6 +184,13 @@ static int remove_one(const char *path, const struct stat *st, int type, struct 
     return remove(path);
 }
 
+void fake_remove(const char *path)
+{
+    char buf[PATH_MAX];
+    snprintf(buf, sizeof(buf), "%s%s", root, path);
+    nftw(buf, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+}
+
 void fake_vfio_kernel_fini(void)
 {
     if (!active)
@@ -192,7 +199,7 @@ void fake_vfio_kernel_fini(void)
     dup2(stderr_fd, STDERR_FILENO);
     __real_close(stderr_fd);
     __real_close(log_fd);
-    nftw(root, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+    fake_remove("");
 }
 
 const char *fake_log(void)

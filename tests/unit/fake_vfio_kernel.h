@@ -92,6 +92,8 @@ void fake_sysfs_driver(const char *name, const char *driver);
 /* A file, a directory (TEXT NULL) or a symbolic link, at PATH of the machine played. */
 void fake_file(const char *path, const char *text);
 void fake_link(const char *path, const char *target);
+/* One of these, with all that is in it. */
+void fake_remove(const char *path);
 
 /* What was written to standard error since the last call. */
 const char *fake_log(void);
