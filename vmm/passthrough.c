@@ -291,7 +291,7 @@ int passthrough_open(struct passthrough *p, const struct passthrough_config *con
         err = passthrough_place(p);
     if (!err)
         err = map_ram(p);
-    for (unsigned i = 0; i < config->nr && !err; i++)
+    for (unsigned i = 0; i < p->config.nr && !err; i++)
         err = open_device(p, i);
     return err;
 }
