@@ -111,10 +111,11 @@ static int find_by_id(const char *name, struct wanted *w, unsigned count, struct
     w->free = NULL;
     unsigned all = collect(w, UINT_MAX, NULL, 0);
     if (all)
-        log_error(name,
-                  "cannot find %u free devices of this ID: this machine has %u, and %u of them "
-                  "free; minivmm host check ADDRESS tells what each lacks",
-                  count, all, n);
+        log_error(
+            name,
+            "cannot find devices: %u of this ID wanted, %u there, %u of them free; minivmm "
+            "host check %04x:%04x:%u tells what each lacks",
+            count, all, n, w->vendor, w->device, all);
     else
         log_error(name, "cannot find device: this machine has none of this ID; minivmm host "
                         "list shows them");
