@@ -124,7 +124,7 @@ static int find_by_id(const char *name, struct wanted *w, unsigned count, struct
 
 static int find_one(const char *name, struct vfio_path *out, unsigned room)
 {
-    struct vfio_path path;
+    struct vfio_path path = {""};
     int err = vfio_sysfs_find(name, path.text, sizeof(path.text));
     if (!err && room)
         *out = path;

@@ -37,6 +37,7 @@ __attribute__((format(printf, 4, 5))) static bool found(struct search *s, const 
 {
     va_list args;
     va_start(args, fmt);
+    /* As in log.c. NOLINTNEXTLINE(clang-analyzer-valist.Uninitialized) */
     vsnprintf(s->use->who, sizeof(s->use->who), fmt, args);
     va_end(args);
     snprintf(s->use->fix, sizeof(s->use->fix), "%s %s", fix, on);
