@@ -18,7 +18,7 @@ mkdir -p "$BUILD/results"
 "$HOST_DIR/images.sh" ${MINIVMM:+"$MINIVMM"} || { echo "FAIL host: cannot build the software host's images" | tee "$results"; exit 1; }
 
 # Two halves that take about the same time.
-first=(layout boot display errors edu serial)
+first=(layout boot display errors edu serial bind)
 second=(tools nvme net ends)
 if [ $# -gt 0 ]; then first=("$@") second=(); fi
 
