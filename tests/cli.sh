@@ -137,6 +137,48 @@ row vfio-suboption 2 'colour=red' "$M" --vfio 42:00.0,colour=red "$idle"
 row control-characters 2 'unknown' "$M" "$(printf -- '--\033]0;evil\007')" "$idle"
 row command-later 2 'command' "$M" trace-report
 
+# --- host ---
+
+row host-nothing 2 'host --help' "$M" host
+row host-unknown 2 'frobnicate: .*host --help' "$M" host frobnicate
+row host-option 2 '--json: .*host --help' "$M" host bind --json 42:00.0
+row host-no-device 2 'no device' "$M" host bind
+row host-later 2 'host: .*comes first' "$M" -m 64M host list
+row host-malformed 4 'nonsense: ' "$M" host check nonsense
+row host-missing 4 '00ff:1f:1f[.]7: .*host list' "$M" host bind 00ff:1f:1f.7
+row host-missing-card 4 'ff:1f: .*host list' "$M" host list ff:1f
+row host-missing-id 4 'dead:beef: .*host list' "$M" host list dead:beef
+row host-missing-mdev 4 'deadbeef-' "$M" host check deadbeef-dead-beef-dead-beefdeadbeef
+row host-server 4 'unix:' "$M" host bind unix:/nowhere
+pci=(/sys/bus/pci/devices/*)
+if [ "$(id -u)" -ne 0 ] || ! [ -e "${pci[0]}" ]; then
+    skip host-permission "needs root to become somebody else, and a PCI device"
+else
+    row host-permission 4 'host: .*(denied|Read-only).*root' \
+        setpriv --reuid=65534 --regid=65534 --clear-groups "$M" host bind "${pci[0]##*/}"
+fi
+
+# prints NAME STATUS COMMAND...: standard output passes through COMMAND, nothing on standard error
+prints() {
+    local name=$1 want=$2 check=$3 status
+    shift 3
+    "$M" host "$@" </dev/null >"$T/out" 2>"$T/err"
+    status=$?
+    if [[ " $want " != *" $status "* ]] || [ -s "$T/err" ] || ! $check <"$T/out" >/dev/null; then
+        verdict "FAIL cli/$name: status $status, $(cat "$T/err" "$T/out" | head -c 300 | tr '\n' '|')"
+    else
+        verdict "PASS cli/$name"
+    fi
+}
+prints host-help 0 'grep -q ^Usage:.minivmm.host' --help
+prints host-list 0 'cat' list
+prints host-check '0 4' 'grep -qE ^(not.)?ready' check
+if command -v python3 >/dev/null; then
+    prints host-list-json 0 'python3 -m json.tool' list --json
+else
+    skip host-list-json "python3 is missing"
+fi
+
 # --- files that are no kernel ---
 
 row kernel-missing 4 'nowhere: .*No such file' "$M" "$T/nowhere"

@@ -50,10 +50,11 @@ tour() {
 
 # Every option of the program is in its help, its man page and the README.
 options() {
-    local o
+    local o page
+    page=$(sed 's/\\-/-/g' vmm/minivmm.1)
     for o in $(sed -nE "s/^ +\{('.'|0), \"([a-z-]+)\",.*/\2/p" vmm/options.c); do
         grep -qE -- "--$o\b" README.md || echo "README: --$o"
-        sed 's/\\-/-/g' vmm/minivmm.1 | grep -qE -- "--$o\b" || echo "minivmm.1: --$o"
+        grep -qE -- "--$o\b" <<<"$page" || echo "minivmm.1: --$o"
     done
 }
 

@@ -21,6 +21,7 @@
 #include <unistd.h>
 
 #include "vfio/vfio_info.h"
+#include "vfio/vfio_sysfs.h"
 #include "vmm/hv.h"
 #include "vmm/log.h"
 #include "vmm/util.h"

@@ -1,10 +1,10 @@
 /*
  * vfio_sysfs.c: which device is meant, who drives it, and with whom it shares its IOMMU group.
  *
- * Only reads sysfs (Linux Documentation/ABI/testing/sysfs-bus-pci, sysfs-bus-platform and
+ * From sysfs (Linux Documentation/ABI/testing/sysfs-bus-pci, sysfs-bus-platform and
  * sysfs-kernel-iommu_groups; Documentation/driver-api/vfio.rst, "Groups, Devices, and IOMMUs")
  * and, to name who has a node open, /proc (proc(5), /proc/pid/fd). Nothing is bound or unbound
- * here. No state; any thread.
+ * here; names that stand for several devices are in vfio_name.c. No state; any thread.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "vfio/vfio.h"
+#include "vfio/vfio_sysfs.h"
 #include "vmm/log.h"
 #include "vmm/util.h"
 
@@ -29,8 +30,7 @@ const char *vfio_sysfs_name(const char *path)
     return slash ? slash + 1 : path;
 }
 
-/* The last part of what the symbolic link DIR/LINK points to; -errno when there is none. */
-static int link_name(const char *dir, const char *link, char *name, size_t size)
+int vfio_sysfs_link(const char *dir, const char *link, char *name, size_t size)
 {
     char path[PATH_MAX], target[PATH_MAX];
     snprintf(path, sizeof(path), "%s/%s", dir, link);
@@ -42,8 +42,7 @@ static int link_name(const char *dir, const char *link, char *name, size_t size)
     return 0;
 }
 
-/* "[DDDD:]BB:DD.F" in hexadecimal, nothing before or after; a missing domain is 0. */
-static bool parse_pci_address(const char *text, unsigned addr[4])
+bool vfio_sysfs_pci_address(const char *text, unsigned addr[4])
 {
     int end = 0;
     /* sscanf() alone would take signs, blanks and 0x. */
@@ -81,17 +80,19 @@ int vfio_sysfs_find(const char *text, char *path, size_t size)
     unsigned addr[4];
     if (text[0] == '/')
         return find_by_path(text, path, size);
-    if (!parse_pci_address(text, addr)) {
-        log_error(text, "cannot find device: this is no PCI address; give one such as "
-                        "0000:42:00.0, 42:00.0 or a path in /sys (lspci -D lists them)");
+    if (!vfio_sysfs_pci_address(text, addr)) {
+        log_error(text,
+                  "cannot find device: this is no PCI address; give one such as "
+                  "0000:42:00.0, 42:00.0 or a path in /sys (minivmm host list shows them)");
         return -EINVAL;
     }
     snprintf(path, size, "/sys/bus/pci/devices/%04x:%02x:%02x.%x", addr[0], addr[1], addr[2],
              addr[3]);
     if (access(path, F_OK) < 0) {
         int err = -errno;
-        log_error(vfio_sysfs_name(path),
-                  "cannot find device: this machine has none there; lspci -D lists them");
+        log_error(
+            vfio_sysfs_name(path),
+            "cannot find device: this machine has none there; minivmm host list shows them");
         return err;
     }
     return 0;
@@ -100,19 +101,19 @@ int vfio_sysfs_find(const char *text, char *path, size_t size)
 void vfio_sysfs_bus(const char *path, char *bus, size_t size)
 {
     bus[0] = '\0';
-    link_name(path, "subsystem", bus, size);
+    vfio_sysfs_link(path, "subsystem", bus, size);
 }
 
 void vfio_sysfs_driver(const char *path, char *driver, size_t size)
 {
     driver[0] = '\0';
-    link_name(path, "driver", driver, size);
+    vfio_sysfs_link(path, "driver", driver, size);
 }
 
 int vfio_sysfs_group(const char *path)
 {
     char name[16], *end;
-    if (link_name(path, "iommu_group", name, sizeof(name)))
+    if (vfio_sysfs_link(path, "iommu_group", name, sizeof(name)))
         return -ENOENT;
     unsigned long number = strtoul(name, &end, 10);
     return end != name && !*end && number <= INT_MAX ? (int)number : -ENOENT;
@@ -121,16 +122,18 @@ int vfio_sysfs_group(const char *path)
 /* The name alone does not tell: NVIDIA's vGPU driver has a VFIO device and is called nvidia. */
 bool vfio_sysfs_is_vfio(const char *path, const char *driver)
 {
-    char dir[PATH_MAX + 16];
-    snprintf(dir, sizeof(dir), "%s/vfio-dev", path);
-    return strstr(driver, "vfio") || access(dir, F_OK) == 0;
+    return strstr(driver, "vfio") || vfio_sysfs_has(path, "vfio-dev");
 }
 
-/* The file's first line or, where it is a list of strings, the first of them; "": there is
- * none, or it does not fit. */
-static void read_first(const char *path, char *text, size_t size)
+static bool join(char *path, const char *dir, const char *name)
 {
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    return snprintf(path, PATH_MAX, "%s/%s", dir, name) < PATH_MAX;
+}
+
+void vfio_sysfs_line(const char *dir, const char *name, char *text, size_t size)
+{
+    char path[PATH_MAX];
+    int fd = join(path, dir, name) ? open(path, O_RDONLY | O_CLOEXEC) : -1;
     ssize_t len = fd < 0 ? 0 : read(fd, text, size - 1);
     if (fd >= 0)
         close(fd);
@@ -140,14 +143,60 @@ static void read_first(const char *path, char *text, size_t size)
         text[0] = '\0';
 }
 
+unsigned vfio_sysfs_number(const char *dir, const char *name)
+{
+    char text[24];
+    vfio_sysfs_line(dir, name, text, sizeof(text));
+    return (unsigned)strtoul(text, NULL, 0);
+}
+
+bool vfio_sysfs_has(const char *dir, const char *name)
+{
+    char path[PATH_MAX];
+    return join(path, dir, name) && access(path, F_OK) == 0;
+}
+
+char *vfio_sysfs_load(const char *path)
+{
+    enum { STEP = 1 << 16, MOST = 16 << 20 };
+    char *text = NULL;
+    size_t len = 0;
+    ssize_t got = 0;
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    while (fd >= 0 && len < MOST) {
+        char *more = realloc(text, len + STEP + 1);
+        if (!more)
+            break;
+        text = more;
+        got = read(fd, text + len, STEP);
+        if (got <= 0)
+            break;
+        len += (size_t)got;
+    }
+    if (fd >= 0)
+        close(fd);
+    if (text)
+        text[len] = '\0';
+    return text;
+}
+
+int vfio_sysfs_write(const char *dir, const char *name, const char *text)
+{
+    char path[PATH_MAX];
+    int fd = join(path, dir, name) ? open(path, O_WRONLY | O_TRUNC | O_CLOEXEC) : -1;
+    if (fd < 0)
+        return -errno;
+    int err = write(fd, text, strlen(text)) < 0 ? -errno : 0;
+    close(fd);
+    return err;
+}
+
 /* sysfs-firmware-ofw and sysfs-bus-acpi in Documentation/ABI/testing. */
 void vfio_sysfs_identify(const char *path, struct vfio_device *dev)
 {
-    char file[PATH_MAX];
-    snprintf(file, sizeof(file), "%s/of_node/compatible", path);
-    read_first(file, dev->compatible, sizeof(dev->compatible));
-    snprintf(file, sizeof(file), "%s/firmware_node/hid", path);
-    read_first(file, dev->hid, sizeof(dev->hid));
+    /* A list of strings, each with its NUL: the first. */
+    vfio_sysfs_line(path, "of_node/compatible", dev->compatible, sizeof(dev->compatible));
+    vfio_sysfs_line(path, "firmware_node/hid", dev->hid, sizeof(dev->hid));
 }
 
 static bool holds_group(const char *path, const char *driver)
@@ -159,17 +208,30 @@ static bool holds_group(const char *path, const char *driver)
     return driver[0] && !vfio_sysfs_is_vfio(path, driver);
 }
 
-/* Adds to a list; one that is full ends in "..." from then on. */
-static void append(char *list, size_t size, const char *separator, const char *item)
+void vfio_sysfs_append(char *list, size_t size, const char *separator, const char *item)
 {
     static const char more[] = " ...";
     size_t len = strlen(list), tail = sizeof(more) - 1;
-    if (len >= tail && !strcmp(list + len - tail, more))
+    if (!item[0] || (len >= tail && !strcmp(list + len - tail, more)))
         return;
     if (len + strlen(separator) + strlen(item) + sizeof(more) > size)
         snprintf(list + len, size - len, "%s", more);
     else
         snprintf(list + len, size - len, "%s%s", len ? separator : "", item);
+}
+
+void vfio_sysfs_names(const char *dir, char *list, size_t size)
+{
+    struct dirent **entry;
+    list[0] = '\0';
+    int nr = scandir(dir, &entry, NULL, alphasort);
+    for (int i = 0; i < nr; i++) {
+        if (entry[i]->d_name[0] != '.')
+            vfio_sysfs_append(list, size, " ", entry[i]->d_name);
+        free(entry[i]);
+    }
+    if (nr >= 0)
+        free(entry);
 }
 
 static void add_neighbour(struct vfio_sysfs_neighbours *out, const char *path)
@@ -178,9 +240,9 @@ static void add_neighbour(struct vfio_sysfs_neighbours *out, const char *path)
     char driver[64], item[128];
     vfio_sysfs_driver(path, driver, sizeof(driver));
     snprintf(item, sizeof(item), "%.60s %s", name, driver[0] ? driver : "(no driver)");
-    append(out->all, sizeof(out->all), ", ", item);
+    vfio_sysfs_append(out->all, sizeof(out->all), ", ", item);
     if (holds_group(path, driver))
-        append(out->in_use, sizeof(out->in_use), " ", name);
+        vfio_sysfs_append(out->in_use, sizeof(out->in_use), " ", name);
 }
 
 void vfio_sysfs_neighbours(int group, struct vfio_sysfs_neighbours *out)
@@ -222,13 +284,13 @@ static bool has_open(const char *pid, const char *node)
 
 static void process_name(const char *pid, char *text, size_t size)
 {
-    char path[300], comm[32];
-    snprintf(path, sizeof(path), "/proc/%s/comm", pid);
-    read_first(path, comm, sizeof(comm));
+    char dir[300], comm[32];
+    snprintf(dir, sizeof(dir), "/proc/%s", pid);
+    vfio_sysfs_line(dir, "comm", comm, sizeof(comm));
     snprintf(text, size, "process %s (%s)", pid, comm);
 }
 
-void vfio_sysfs_holder(const char *node, char *text, size_t size)
+bool vfio_sysfs_holder(const char *node, char *text, size_t size)
 {
     struct dirent **entry;
     bool found = false;
@@ -245,4 +307,18 @@ void vfio_sysfs_holder(const char *node, char *text, size_t size)
     }
     if (nr >= 0)
         free(entry);
+    return found;
+}
+
+bool vfio_sysfs_held(const char *path, char *who, size_t size)
+{
+    char node[32];
+    snprintf(node, sizeof(node), "/dev/vfio/%d", vfio_sysfs_group(path));
+    int fd = open(node, O_RDWR | O_CLOEXEC);
+    bool held = fd < 0 && errno == EBUSY;
+    if (fd >= 0)
+        close(fd);
+    if (held)
+        vfio_sysfs_holder(node, who, size);
+    return held;
 }

@@ -226,7 +226,9 @@ static int set_log_level(struct options *o, const char *value)
 
 static const struct option table[] = {
     {'v', "vfio", "DEVICE[,OPT...]", set_vfio,
-     "pass a device through, given as 0000:42:00.0, 42:00.0, a sysfs path, or\n"
+     "pass a device through: 0000:42:00.0, 42:00.0, 42:00 (all functions of the\n"
+     "card), 10de:1b80[:COUNT] (by ID, the first free ones), a sysfs path, the\n"
+     "UUID of a mediated device, mdev:PARENT/TYPE (made for the VM), or\n"
      "unix:PATH of a vfio-user server;\n"
      "OPT: mmap=off (trap every access), slot=S[.F] (guest slot). Repeatable"},
     {'m', "memory", "SIZE", set_memory, "guest RAM, with K, M, G or T (512M)"},
@@ -266,10 +268,12 @@ static void print_option(const struct option *o)
 
 static void print_help(void)
 {
-    printf("Usage: minivmm [OPTIONS] KERNEL\n\n"
-           "Boots KERNEL (bzImage, ELF, or a flat binary) in a KVM guest, with real devices\n"
-           "passed through by VFIO. The console is standard input and output; Ctrl-A x "
-           "quits.\n\n");
+    printf(
+        "Usage: minivmm [OPTIONS] KERNEL\n"
+        "       minivmm host list|check|bind|unbind [DEVICE...] (see minivmm host --help)\n\n"
+        "Boots KERNEL (bzImage, ELF, or a flat binary) in a KVM guest, with real devices\n"
+        "passed through by VFIO. The console is standard input and output; Ctrl-A x "
+        "quits.\n\n");
     for (size_t i = 0; i < ARRAY_SIZE(table); i++)
         print_option(&table[i]);
     printf(
@@ -352,7 +356,7 @@ static enum options_result set_kernel(struct options *o, const char *arg)
     for (size_t i = 0; i < ARRAY_SIZE(command); i++) {
         if (!strcmp(arg, command[i])) {
             log_error(arg,
-                      "cannot run command: this version has none of that name; "
+                      "cannot run command: it comes first, and this version has only host; "
                       "give a kernel file of that name as ./%s",
                       arg);
             return OPTIONS_BAD;

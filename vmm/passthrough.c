@@ -13,6 +13,7 @@
 #include "vfio/vfio.h"
 #include "vfio/vfio_pci.h"
 #include "vfio/vfio_platform.h"
+#include "vfio/vfio_sysfs.h"
 #include "vmm/layout.h"
 #include "vmm/log.h"
 #include "vmm/passthrough.h"
@@ -105,40 +106,85 @@ int passthrough_place(struct passthrough *p)
     return err;
 }
 
-static int find_device(struct passthrough_device *d, const char *text)
+static int too_many(const char *name)
 {
-    d->is_user = !strncmp(text, "unix:", 5);
-    if (d->is_user) {
-        snprintf(d->path, sizeof(d->path), "%s", text + 5);
-        d->addr = d->path;
-        return 0;
-    }
-    char bus[16];
-    int err = vfio_sysfs_find(text, d->path, sizeof(d->path));
-    if (err)
-        return err;
-    d->addr = strrchr(d->path, '/') + 1;
-    vfio_sysfs_bus(d->path, bus, sizeof(bus));
+    log_error(name, "cannot pass device: there are %d before it; give fewer", OPTIONS_VFIO_MAX);
+    return -E2BIG;
+}
+
+/* One more device of those that OPTION names. slot= of several is the slot of all. */
+static int add_device(struct passthrough *p, const struct option_vfio *option, const char *path,
+                      bool several)
+{
+    struct option_vfio *o = &p->option[p->config.nr];
+    struct passthrough_device *d = &p->device[p->config.nr];
+    char bus[16] = "";
+    snprintf(d->path, sizeof(d->path), "%s", path);
+    d->addr = d->is_user ? d->path : vfio_sysfs_name(d->path);
+    if (!d->is_user)
+        vfio_sysfs_bus(d->path, bus, sizeof(bus));
     d->is_platform = !strcmp(bus, "platform") || !strcmp(bus, "amba");
+    *o = *option;
+    if (several && o->devfn >= 0)
+        o->devfn = PCI_DEVFN(o->devfn >> 3, host_function(d));
+    for (unsigned i = 0; i < p->config.nr; i++) {
+        if (!strcmp(d->path, p->device[i].path)) {
+            log_error(d->addr, "cannot pass device twice: an earlier --vfio names it too; "
+                               "leave one out");
+            return -EEXIST;
+        }
+    }
+    p->config.nr++;
     return 0;
 }
 
+/* Of several devices with one ID: bound to a VFIO driver, and no VM has it. */
+static bool is_free(const char *path, const void *opaque)
+{
+    const struct passthrough *p = opaque;
+    char driver[64], who[160];
+    for (unsigned i = 0; i < p->config.nr; i++) {
+        if (!strcmp(p->device[i].path, path))
+            return false;
+    }
+    vfio_sysfs_driver(path, driver, sizeof(driver));
+    return vfio_sysfs_is_vfio(path, driver) && !vfio_sysfs_held(path, who, sizeof(who));
+}
+
+static int find_named(struct passthrough *p, const struct option_vfio *option)
+{
+    struct vfio_path found[OPTIONS_VFIO_MAX];
+    struct passthrough_device *next = &p->device[p->config.nr];
+    const char *name = option->device;
+    unsigned room = OPTIONS_VFIO_MAX - p->config.nr;
+    if (!room)
+        return too_many(name);
+    next->is_user = !strncmp(name, "unix:", 5);
+    if (next->is_user)
+        return add_device(p, option, name + 5, false);
+    if (!strncmp(name, "mdev:", 5)) {
+        int err = vfio_mdev_create(name + 5, found);
+        next->is_made = !err;
+        return err ? err : add_device(p, option, found[0].text, false);
+    }
+    int nr = vfio_name_find(name, is_free, p, found, room);
+    int err = nr < 0 ? nr : 0;
+    for (int i = 0; i < nr && !err; i++)
+        err = add_device(p, option, found[i].text, nr > 1);
+    return err;
+}
+
+/* From here on option[] and nr are those of the devices, not of the names. */
 static int find_devices(struct passthrough *p)
 {
-    for (unsigned i = 0; i < p->config.nr; i++) {
-        struct passthrough_device *d = &p->device[i];
-        int err = find_device(d, p->config.option[i].device);
-        if (err)
-            return err;
-        for (unsigned j = 0; j < i; j++) {
-            if (!strcmp(d->path, p->device[j].path)) {
-                log_error(d->addr, "cannot pass device twice: an earlier --vfio names it too; "
-                                   "leave one out");
-                return -EEXIST;
-            }
-        }
-    }
-    return 0;
+    const struct option_vfio *option = p->config.option;
+    unsigned nr = p->config.nr;
+    int err = 0;
+    p->config.option = p->option;
+    p->config.nr = 0;
+    for (unsigned i = 0; i < nr && !err; i++)
+        err = find_named(p, &option[i]);
+    return err;
 }
 
 /* A device may want up to 2048 vectors, an eventfd each. */
@@ -245,7 +291,7 @@ int passthrough_open(struct passthrough *p, const struct passthrough_config *con
         err = passthrough_place(p);
     if (!err)
         err = map_ram(p);
-    for (unsigned i = 0; i < config->nr && !err; i++)
+    for (unsigned i = 0; i < p->config.nr && !err; i++)
         err = open_device(p, i);
     return err;
 }
@@ -261,6 +307,10 @@ void passthrough_close(struct passthrough *p)
     for (unsigned i = 0; i < p->config.nr; i++)
         vfio_user_destroy(p->device[i].user);
     vfio_kernel_destroy(p->kernel);
+    for (unsigned i = 0; i < p->config.nr; i++) {
+        if (p->device[i].is_made)
+            vfio_mdev_remove(p->device[i].path);
+    }
 }
 
 int passthrough_reset(struct passthrough *p)

@@ -37,6 +37,7 @@ struct passthrough_device {
     char path[512];   /* sysfs directory, or socket */
     const char *addr; /* for messages: 0000:42:00.0, the socket's path */
     bool is_user;     /* behind a socket */
+    bool is_made;     /* a mediated device that ends with the VM */
     bool is_platform; /* no PCI device: no place on the bus */
     uint8_t devfn;    /* in the guest */
     struct vfio_user *user;
@@ -48,6 +49,8 @@ struct passthrough_device {
 struct passthrough {
     struct passthrough_config config;
     struct vfio_kernel *kernel;
+    struct option_vfio
+        option[OPTIONS_VFIO_MAX]; /* of each device; a name may stand for several */
     struct passthrough_device device[OPTIONS_VFIO_MAX];
     struct vfio_iommu *mapped[OPTIONS_VFIO_MAX]; /* RAM is mapped there */
     unsigned iommus;

@@ -26,6 +26,8 @@ int __real_open(const char *path, int flags, ...);
 int __real_close(int fd);
 int __real_ioctl(int fd, unsigned long request, ...);
 int __real_access(const char *path, int mode);
+int __real_mkdir(const char *path, mode_t mode);
+int __real_unlink(const char *path);
 ssize_t __real_readlink(const char *path, char *buf, size_t size);
 char *__real_realpath(const char *path, char *out);
 int __real_scandir(const char *path, struct dirent ***out, scan_filter *f, scan_compare *c);
@@ -33,6 +35,8 @@ int __wrap_open(const char *path, int flags, ...);
 int __wrap_close(int fd);
 int __wrap_ioctl(int fd, unsigned long request, ...);
 int __wrap_access(const char *path, int mode);
+int __wrap_mkdir(const char *path, mode_t mode);
+int __wrap_unlink(const char *path);
 ssize_t __wrap_readlink(const char *path, char *buf, size_t size);
 char *__wrap_realpath(const char *path, char *out);
 int __wrap_scandir(const char *path, struct dirent ***out, scan_filter *f, scan_compare *c);
@@ -46,7 +50,8 @@ static int log_fd, stderr_fd;
 
 static const char *translate(const char *path, char *buf)
 {
-    static const char *const played[] = {"/sys", "/proc", "/dev/vfio"};
+    static const char *const played[] = {"/sys",      "/proc",     "/run/",   "/usr/share/",
+                                         "/dev/vfio", "/dev/nvme", "/dev/kvm"};
     for (size_t i = 0; i < sizeof(played) / sizeof(played[0]); i++) {
         if (active && !strncmp(path, played[i], strlen(played[i]))) {
             snprintf(buf, PATH_MAX, "%s%s", root, path);
@@ -60,7 +65,7 @@ static void make_parents(char *path)
 {
     for (char *slash = strchr(path + 1, '/'); slash; slash = strchr(slash + 1, '/')) {
         *slash = '\0';
-        mkdir(path, 0755);
+        __real_mkdir(path, 0755);
         *slash = '/';
     }
 }
@@ -71,7 +76,7 @@ void fake_file(const char *path, const char *text)
     snprintf(buf, sizeof(buf), "%s%s", root, path);
     make_parents(buf);
     if (!text) {
-        mkdir(buf, 0755);
+        __real_mkdir(buf, 0755);
         return;
     }
     FILE *file = fopen(buf, "we");
@@ -85,7 +90,7 @@ void fake_link(const char *path, const char *target)
     char buf[PATH_MAX];
     snprintf(buf, sizeof(buf), "%s%s", root, path);
     make_parents(buf);
-    unlink(buf);
+    __real_unlink(buf);
     cr_assert_eq(symlink(target, buf), 0, "%s", path);
 }
 
@@ -179,6 +184,13 @@ static int remove_one(const char *path, const struct stat *st, int type, struct 
     return remove(path);
 }
 
+void fake_remove(const char *path)
+{
+    char buf[PATH_MAX];
+    snprintf(buf, sizeof(buf), "%s%s", root, path);
+    nftw(buf, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+}
+
 void fake_vfio_kernel_fini(void)
 {
     if (!active)
@@ -187,7 +199,7 @@ void fake_vfio_kernel_fini(void)
     dup2(stderr_fd, STDERR_FILENO);
     __real_close(stderr_fd);
     __real_close(log_fd);
-    nftw(root, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+    fake_remove("");
 }
 
 const char *fake_log(void)
@@ -476,11 +488,35 @@ static int device_ioctl(unsigned long request, unsigned long arg)
     }
 }
 
+/* ---- files that the kernel acts upon ---- */
+
+static int open_file(const char *path, int flags, mode_t mode)
+{
+    char buf[PATH_MAX];
+    if (fake.busy && !strcmp(path, fake.busy))
+        return error(EBUSY);
+    int fd = __real_open(translate(path, buf), flags, mode);
+    if (fd >= 0 && fd < FAKE_FDS && fake.written && (flags & O_ACCMODE) == O_WRONLY)
+        snprintf(fake.writing[fd], sizeof(fake.writing[fd]), "%s", path);
+    return fd;
+}
+
+static void after_writing(int fd)
+{
+    char path[sizeof(fake.writing[fd])], text[128];
+    memcpy(path, fake.writing[fd], sizeof(path));
+    fake.writing[fd][0] = '\0';
+    int again = open_file(path, O_RDONLY | O_CLOEXEC, 0);
+    ssize_t len = read(again, text, sizeof(text) - 1);
+    text[len < 0 ? 0 : len] = '\0';
+    __real_close(again);
+    fake.written(path, text);
+}
+
 /* ---- the wrapped calls ---- */
 
 int __wrap_open(const char *path, int flags, ...)
 {
-    char buf[PATH_MAX];
     va_list args;
     va_start(args, flags);
     mode_t mode = flags & O_CREAT ? va_arg(args, mode_t) : 0;
@@ -491,7 +527,7 @@ int __wrap_open(const char *path, int flags, ...)
         return -1;
     if (!strncmp(path, "/dev/vfio/", 10))
         return open_vfio(path + 10, flags);
-    return __real_open(translate(path, buf), flags, mode);
+    return open_file(path, flags, mode);
 }
 
 int __wrap_close(int fd)
@@ -505,7 +541,10 @@ int __wrap_close(int fd)
         if (kind == FAKE_GROUP_FD)
             leave(fd);
     }
-    return __real_close(fd);
+    int ret = __real_close(fd);
+    if (active && fd >= 0 && fd < FAKE_FDS && fake.writing[fd][0])
+        after_writing(fd);
+    return ret;
 }
 
 int __wrap_ioctl(int fd, unsigned long request, ...)
@@ -536,6 +575,18 @@ int __wrap_access(const char *path, int mode)
 {
     char buf[PATH_MAX];
     return active && fails() ? -1 : __real_access(translate(path, buf), mode);
+}
+
+int __wrap_mkdir(const char *path, mode_t mode)
+{
+    char buf[PATH_MAX];
+    return active && fails() ? -1 : __real_mkdir(translate(path, buf), mode);
+}
+
+int __wrap_unlink(const char *path)
+{
+    char buf[PATH_MAX];
+    return active && fails() ? -1 : __real_unlink(translate(path, buf));
 }
 
 ssize_t __wrap_readlink(const char *path, char *out, size_t size)

@@ -1,11 +1,12 @@
 /*
  * fake_vfio_kernel.h: the kernel's VFIO for unit tests, put in place of the system calls.
  *
- * The test binary is linked with -Wl,--wrap for open, close, ioctl, access, readlink, realpath
- * and scandir. Without fake_vfio_kernel_init() they are the real ones. With it, /dev/vfio is
- * played by the state below with the kernel's own rules of order (linux/vfio.h), and /sys and
- * /proc are read from a temporary directory; what a test writes to standard error is caught. A
- * device's descriptor is a memfd, so reading, writing and mapping it are real.
+ * The test binary is linked with -Wl,--wrap for open, close, ioctl, access, readlink, realpath,
+ * scandir, mkdir and unlink. Without fake_vfio_kernel_init() they are the real ones. With it,
+ * /dev/vfio is played by the state below with the kernel's own rules of order (linux/vfio.h),
+ * and /sys, /proc, /run, /usr/share and some of /dev are a temporary directory's; what a test
+ * writes to standard error is caught. A device's descriptor is a memfd, so reading,
+ * writing and mapping it are real.
  *
  * One at a time, one thread: a wrapped call has no handle to pass. Criterion runs each test in
  * its own process.
@@ -51,6 +52,10 @@ struct fake_vfio_kernel {
     uint32_t affected_nr;
     int hot_reset_errno;
 
+    /* Called after a file was opened for writing and closed: what the kernel does upon it. */
+    void (*written)(const char *path, const char *text);
+    const char *busy; /* this file is refused with EBUSY */
+
     /* The Nth wrapped call (from 1) but close fails with fail_errno. */
     unsigned fail_at;
     int fail_errno;
@@ -61,6 +66,7 @@ struct fake_vfio_kernel {
     enum fake_kind kind[FAKE_FDS];
     int number[FAKE_FDS]; /* of a group; of a device's group */
     bool joined[FAKE_FDS];
+    char writing[FAKE_FDS][128];
     unsigned live; /* descriptors open */
     bool iommu_set;
     bool cloexec_missing;
@@ -86,6 +92,8 @@ void fake_sysfs_driver(const char *name, const char *driver);
 /* A file, a directory (TEXT NULL) or a symbolic link, at PATH of the machine played. */
 void fake_file(const char *path, const char *text);
 void fake_link(const char *path, const char *target);
+/* One of these, with all that is in it. */
+void fake_remove(const char *path);
 
 /* What was written to standard error since the last call. */
 const char *fake_log(void);

@@ -166,6 +166,7 @@ Test(options, refused)
         {"--no-reboot=1", "k"},
         {"k1", "k2"},
         {"host"},
+        {"-m", "1G", "host", "list"},
         {"-m", "0", "k"},
         {"-m", "1", "k"},
         {"-m", "1048577", "k"},

@@ -5,9 +5,11 @@
  */
 #include <criterion/criterion.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/pci_regs.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "devices/pci.h"
 #include "tests/unit/fake_hv.h"
@@ -233,6 +235,136 @@ Test(passthrough_start, kernel_and_servers)
     fake_server_fini();
     expect_nothing_left(0, "all", 0);
     cr_expect_eq(fake_open_files(), files);
+}
+
+static void add_id(const char *name, const char *device)
+{
+    char path[128];
+    snprintf(path, sizeof(path), "/sys/devices/pci0000:40/%s/vendor", name);
+    fake_file(path, "0x10de\n");
+    snprintf(path, sizeof(path), "/sys/devices/pci0000:40/%s/device", name);
+    fake_file(path, device);
+}
+
+static void close_all(void)
+{
+    fake_log();
+    passthrough_close(&p);
+    fake_server_fini();
+    expect_nothing_left(0, "closed", 0);
+}
+
+/* One name, all functions of the card; slot= is for all of them. */
+Test(passthrough_start, a_card)
+{
+    static const char *const name[] = {"42:00"};
+    fake_sysfs_device("0000:42:00.1", FAKE_GROUP, "vfio-pci");
+    name_devices(1, name);
+    option[0].devfn = PCI_DEVFN(5, 3);
+    option[0].mmap = false;
+    cr_assert_eq(open_all(1), 0, "%s", fake_log());
+    cr_expect_eq(p.config.nr, 2);
+    cr_expect_not_null(bus.dev[PCI_DEVFN(5, 0)]);
+    cr_expect_not_null(bus.dev[PCI_DEVFN(5, 1)]);
+    cr_expect_not(p.config.option[1].mmap, "what is said of the card is said of each");
+    close_all();
+}
+
+Test(passthrough_start, by_id_another_each_time)
+{
+    static const char *const name[] = {"10de:1b80", "10de:1b80", "10de:1b80"};
+    fake_sysfs_device("0000:41:00.0", 14, "nouveau");
+    fake_sysfs_device("0000:43:00.0", 16, "vfio-pci");
+    add_id("0000:41:00.0", "0x1b80\n");
+    add_id("0000:42:00.0", "0x1b80\n");
+    add_id("0000:43:00.0", "0x1b80\n");
+    name_devices(3, name);
+    cr_assert_eq(open_all(2), 0, "%s", fake_log());
+    cr_expect_str_eq(p.device[0].addr, "0000:42:00.0");
+    cr_expect_str_eq(p.device[1].addr, "0000:43:00.0");
+    passthrough_close(&p);
+    fake_log();
+    cr_expect_eq(open_all(3), -EBUSY, "the third belongs to the host");
+    cr_expect_eq(fake_log_lines(fake_log(), "1 of this ID wanted, 3 there, 0 of them free"), 1);
+    passthrough_close(&p);
+    int fd = open("/dev/vfio/15", O_RDWR | O_CLOEXEC); /* another VM */
+    cr_assert_eq(open_all(1), 0, "%s", fake_log());
+    cr_expect_str_eq(p.device[0].addr, "0000:43:00.0");
+    close(fd);
+    close_all();
+}
+
+Test(passthrough_start, a_card_twice)
+{
+    static const char *const name[] = {"42:00.0", "42:00"};
+    name_devices(2, name);
+    cr_expect_eq(open_all(2), -EEXIST);
+    cr_expect_eq(fake_log_lines(fake_log(), "0000:42:00.0: cannot pass device twice"), 1);
+    close_all();
+}
+
+Test(passthrough_start, more_devices_than_there_is_room_for)
+{
+    static const char *name[OPTIONS_VFIO_MAX];
+    char address[16];
+    for (unsigned i = 0; i < 8; i++) {
+        snprintf(address, sizeof(address), "0000:50:00.%u", i);
+        fake_sysfs_device(address, 7, "vfio-pci");
+    }
+    for (unsigned i = 0; i < OPTIONS_VFIO_MAX; i++)
+        name[i] = "unix:x";
+    name[0] = "50:00";
+    name_devices(OPTIONS_VFIO_MAX, name);
+    for (unsigned i = 1; i < OPTIONS_VFIO_MAX; i++)
+        snprintf(option[i].device, sizeof(option[i].device), "unix:%u", i);
+    cr_expect_eq(open_all(OPTIONS_VFIO_MAX), -E2BIG);
+    cr_expect_eq(fake_log_lines(fake_log(), "unix:57: cannot pass device"), 1);
+    snprintf(option[57].device, sizeof(option[57].device), "42:00.0");
+    snprintf(option[56].device, sizeof(option[56].device), "50:00");
+    memset(&p, 0, sizeof(p));
+    cr_expect_eq(open_all(57), -E2BIG);
+    cr_expect_eq(fake_log_lines(fake_log(), "50:00: cannot use 8 more devices"), 1);
+    close_all();
+}
+
+static char made[64], removed[128];
+
+static void mdev_bus(const char *path, const char *text)
+{
+    char dir[128], real[128];
+    if (strstr(path, "/remove"))
+        snprintf(removed, sizeof(removed), "%s", path);
+    if (!strstr(path, "/create"))
+        return;
+    snprintf(made, sizeof(made), "%s", text);
+    snprintf(real, sizeof(real), "../../../devices/pci0000:40/%s", text);
+    snprintf(dir, sizeof(dir), "/sys/bus/mdev/devices/%s", text);
+    fake_sysfs_device(text, 20, "vfio_mdev");
+    fake_link(dir, real);
+    snprintf(dir, sizeof(dir), "/sys/devices/pci0000:40/%s/remove", text);
+    fake_file(dir, "");
+}
+
+/* Made for the VM, whose end is its end, also where the start fails. */
+Test(passthrough_start, a_mediated_device)
+{
+    static const char *const name[] = {"mdev:42:00.0/nvidia-18"};
+    char want[128];
+    fake_file("/sys/devices/pci0000:40/0000:42:00.0/mdev_supported_types/nvidia-18/create", "");
+    k->written = mdev_bus;
+    name_devices(1, name);
+    for (int i = 0; i < 2; i++) {
+        removed[0] = '\0';
+        k->set_container_errno = i ? EINVAL : 0;
+        cr_assert_eq(open_all(1) != 0, i != 0, "%s", fake_log());
+        cr_expect_str_eq(p.device[0].addr, made);
+        cr_expect_str_eq(removed, "");
+        snprintf(want, sizeof(want), "/sys/bus/mdev/devices/%s/remove", made);
+        passthrough_close(&p);
+        cr_expect_str_eq(removed, want);
+    }
+    fake_server_fini();
+    expect_nothing_left(0, "closed", 0);
 }
 
 Test(passthrough_start, the_same_server_twice)

@@ -12,6 +12,7 @@
 #include "tests/unit/fake_vfio_kernel.h"
 #include "vfio/vfio.h"
 #include "vfio/vfio_kernel.h"
+#include "vfio/vfio_sysfs.h"
 #include "vmm/mem.h"
 #include "vmm/util.h"
 

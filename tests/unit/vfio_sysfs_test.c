@@ -6,11 +6,13 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "tests/unit/fake_vfio_kernel.h"
 #include "vfio/vfio.h"
+#include "vfio/vfio_sysfs.h"
 #include "vmm/util.h"
 
 static struct fake_vfio_kernel *k;
@@ -73,7 +75,7 @@ Test(vfio_sysfs, names_a_device_that_is_not_there)
     char path[64];
     cr_expect_eq(vfio_sysfs_find("43:00.0", path, sizeof(path)), -ENOENT);
     cr_expect_str_eq(fake_log(), "minivmm: 0000:43:00.0: cannot find device: this machine has "
-                                 "none there; lspci -D lists them\n");
+                                 "none there; minivmm host list shows them\n");
     cr_expect_eq(vfio_sysfs_find("/sys/bus/pci/devices/x", path, sizeof(path)), -ENOENT);
     cr_expect_eq(fake_log_lines(fake_log(), "No such file"), 1);
 }
@@ -228,4 +230,85 @@ Test(vfio_sysfs, holder_without_a_name)
     fake_link("/proc/12/fd/5", "/dev/vfio/15");
     vfio_sysfs_holder("/dev/vfio/15", text, sizeof(text));
     cr_expect_str_eq(text, "process 12 ()");
+}
+
+Test(vfio_sysfs, a_line_of_a_file)
+{
+    char text[8];
+    static const char *const row[][2] = {
+        {"abc\n", "abc"}, {"abc", "abc"},       {"a\nb\n", "a"}, {"", ""},
+        {"\nb\n", ""},    {"123456", "123456"}, {"1234567", ""}, /* it might go on */
+    };
+    for (size_t i = 0; i < ARRAY_SIZE(row); i++) {
+        fake_file("/sys/file", row[i][0]);
+        vfio_sysfs_line("/sys", "file", text, sizeof(text));
+        cr_expect_str_eq(text, row[i][1], "%s", row[i][0]);
+    }
+    vfio_sysfs_line("/sys", "nowhere", text, sizeof(text));
+    cr_expect_str_eq(text, "");
+    fake_file("/sys/file", "0x1b80\n");
+    cr_expect_eq(vfio_sysfs_number("/sys", "file"), 0x1b80);
+    cr_expect_eq(vfio_sysfs_number("/sys", "nowhere"), 0);
+    cr_expect(vfio_sysfs_has("/sys", "file"));
+    cr_expect_not(vfio_sysfs_has("/sys", "nowhere"));
+}
+
+/* Longer than any path: refused, not cut to another. */
+Test(vfio_sysfs, a_file_whose_path_does_not_fit)
+{
+    static char longest[PATH_MAX + 1];
+    char text[8] = "?";
+    memset(longest, 'x', PATH_MAX);
+    vfio_sysfs_line("/sys", longest, text, sizeof(text));
+    cr_expect_str_eq(text, "");
+    cr_expect_not(vfio_sysfs_has("/sys", longest));
+    cr_expect_lt(vfio_sysfs_write("/sys", longest, "1"), 0);
+}
+
+Test(vfio_sysfs, whole_files)
+{
+    static char text[200000];
+    memset(text, 'x', sizeof(text) - 1);
+    fake_file("/proc/big", text);
+    char *got = vfio_sysfs_load("/proc/big");
+    cr_expect_str_eq(got, text);
+    free(got);
+    fake_file("/proc/big", "");
+    got = vfio_sysfs_load("/proc/big");
+    cr_expect_str_eq(got, "");
+    free(got);
+    cr_expect_null(vfio_sysfs_load("/proc/nowhere"));
+    /* One that has no end. */
+    fake_link("/proc/endless", "/dev/zero");
+    got = vfio_sysfs_load("/proc/endless");
+    cr_expect_not_null(got);
+    free(got);
+}
+
+Test(vfio_sysfs, names_in_a_directory)
+{
+    char list[16];
+    fake_file("/sys/dir/b", "");
+    fake_file("/sys/dir/a", "");
+    fake_file("/sys/dir/.c", "");
+    vfio_sysfs_names("/sys/dir", list, sizeof(list));
+    cr_expect_str_eq(list, "a b");
+    fake_file("/sys/dir/cccccccccccc", "");
+    vfio_sysfs_names("/sys/dir", list, sizeof(list));
+    cr_expect_str_eq(list, "a b ...");
+    vfio_sysfs_names("/sys/nowhere", list, sizeof(list));
+    cr_expect_str_eq(list, "");
+}
+
+Test(vfio_sysfs, held_is_what_the_kernel_says)
+{
+    char who[128] = "?";
+    cr_expect_not(vfio_sysfs_held(FAKE_SYSFS, who, sizeof(who)));
+    cr_expect_eq(k->live, 0);
+    int fd = open("/dev/vfio/15", O_RDWR | O_CLOEXEC);
+    cr_expect(vfio_sysfs_held(FAKE_SYSFS, who, sizeof(who)));
+    cr_expect_str_eq(who, "another process (root may see which: fuser /dev/vfio/15)");
+    close(fd);
+    k->open_errno[1] = EACCES;
+    cr_expect_not(vfio_sysfs_held(FAKE_SYSFS, who, sizeof(who)));
 }
