@@ -30,6 +30,7 @@ refused() {
 }
 
 # --- nothing is bound ---
+release $CARD $SOUND "$disk" "$nic" "$serial" "$pair" "$edu" # whatever scenarios before left
 modprobe bochs
 modprobe nvme
 modprobe e1000e
