@@ -50,8 +50,7 @@ struct vfio_user_channel {
     struct vfio_user_message *in;
     size_t have;   /* bytes of it */
     bool complete; /* it is all there */
-    bool
-        serving; /* ... and a command that is being carried out, its reply built in its place */
+    bool serving;  /* ... and a command, whose reply is being built in its place */
     struct vfio_user_fds fds;
 };
 

@@ -34,26 +34,19 @@
 #include "vmm/loop.h"
 #include "vmm/util.h"
 
-#define NS_PER_MS     1000000LL
+#define NS_PER_MS     (NS_PER_S / 1000)
 #define TIMEOUT_MS    10000
 #define START_MS      1000 /* for the server to begin to listen, when both are started at once */
 #define START_STEP_MS 10
-#define LOOP_WAIT_MS                                                                        \
-    10                /* of the main thread for the lock, then it looks at its other duties \
-                       */
-#define LOOP_BURST 64 /* commands of the server, likewise */
+/* The main thread has other duties: it waits so long for the lock, and serves so many commands
+ * of the server, then the loop comes again. */
+#define LOOP_WAIT_MS  10
+#define LOOP_BURST    64
 
 void vfio_user_fds_close(struct vfio_user_fds *fds)
 {
     while (fds->nr)
         close(fds->fd[--fds->nr]);
-}
-
-static int64_t now_ns(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return t.tv_sec * 1000 * NS_PER_MS + t.tv_nsec;
 }
 
 static bool lost(const struct vfio_user_conn *conn)
@@ -316,7 +309,7 @@ static int step(struct vfio_user_conn *conn, struct vfio_user_channel *out)
         short events = (short)((ch[i]->complete ? 0 : POLLIN) | (ch[i] == out ? POLLOUT : 0));
         pfd[i] = (struct pollfd){.fd = events ? ch[i]->fd : -1, .events = events};
     }
-    int64_t left_ms = (conn->deadline_ns - now_ns()) / NS_PER_MS;
+    int64_t left_ms = (conn->deadline_ns - loop_now(CLOCK_MONOTONIC)) / NS_PER_MS;
     int n = left_ms > 0 ? poll(pfd, ARRAY_SIZE(pfd), (int)left_ms) : 0;
     if (n == 0)
         return vfio_user_conn_lose(conn, "has not answered for %d s", TIMEOUT_MS / 1000);
@@ -376,7 +369,7 @@ static bool queue_empty(struct vfio_user_conn *conn)
 
 static void set_deadline(struct vfio_user_conn *conn)
 {
-    conn->deadline_ns = now_ns() + TIMEOUT_MS * NS_PER_MS;
+    conn->deadline_ns = loop_now(CLOCK_MONOTONIC) + TIMEOUT_MS * NS_PER_MS;
 }
 
 /*
@@ -488,9 +481,8 @@ static void unwatch(struct vfio_user_conn *conn)
 static void ready(void *opaque, uint32_t events)
 {
     struct vfio_user_conn *conn = opaque;
-    int64_t until = now_ns() + LOOP_WAIT_MS * NS_PER_MS;
-    struct timespec t = {.tv_sec = until / (1000 * NS_PER_MS),
-                         .tv_nsec = until % (1000 * NS_PER_MS)};
+    int64_t until = loop_now(CLOCK_MONOTONIC) + LOOP_WAIT_MS * NS_PER_MS;
+    struct timespec t = {.tv_sec = until / NS_PER_S, .tv_nsec = until % NS_PER_S};
     (void)events;
     if (pthread_mutex_clocklock(&conn->lock, CLOCK_MONOTONIC, &t))
         return;
