@@ -117,14 +117,67 @@ static int vfio_slot(struct option_vfio *v, const char *value)
     return 0;
 }
 
-static int vfio_suboption(struct option_vfio *v, const char *opt)
+/* 0 to 15: four bits of the capability. */
+static int vfio_clique(struct option_vfio *v, const char *value)
 {
-    if (!strcmp(opt, "mmap=off"))
-        v->mmap = false;
-    else if (strncmp(opt, "slot=", 5) || vfio_slot(v, opt + 5))
-        return bad("--vfio", opt,
-                   "not a suboption; give mmap=off or slot=S[.F] with S from 1 to 31");
+    int used = 0;
+    unsigned clique;
+    if (sscanf(value, "%2u%n", &clique, &used) != 1 || value[used] || clique > 15)
+        return -EINVAL;
+    v->clique = (int)clique;
     return 0;
+}
+
+static int vfio_rom(struct option_vfio *v, const char *value)
+{
+    v->rom_off = !strcmp(value, "off");
+    snprintf(v->rom, sizeof(v->rom), "%s", v->rom_off ? "" : value);
+    return value[0] ? 0 : -EINVAL;
+}
+
+static int vfio_off(const char *value, bool *on)
+{
+    *on = false;
+    return strcmp(value, "off") ? -EINVAL : 0;
+}
+
+static int vfio_mmap(struct option_vfio *v, const char *value)
+{
+    return vfio_off(value, &v->mmap);
+}
+
+static int vfio_reset(struct option_vfio *v, const char *value)
+{
+    return vfio_off(value, &v->reset);
+}
+
+static int vfio_iommufd(struct option_vfio *v, const char *value)
+{
+    v->iommufd = value[0] ? IOMMUFD_OFF : IOMMUFD_ON;
+    return value[0] && strcmp(value, "off") ? -EINVAL : 0;
+}
+
+static const struct vfio_suboption {
+    const char *name; /* with its '=', where it may have a value */
+    int (*set)(struct option_vfio *v, const char *value);
+} vfio_suboptions[] = {
+    {"slot=", vfio_slot},   {"mmap=", vfio_mmap},       {"rom=", vfio_rom},
+    {"reset=", vfio_reset}, {"iommufd=", vfio_iommufd}, {"clique=", vfio_clique},
+};
+
+static int set_vfio_suboption(struct option_vfio *v, const char *opt)
+{
+    if (!strcmp(opt, "iommufd"))
+        return vfio_iommufd(v, "");
+    for (size_t i = 0; i < ARRAY_SIZE(vfio_suboptions); i++) {
+        const struct vfio_suboption *s = &vfio_suboptions[i];
+        size_t len = strlen(s->name);
+        if (!strncmp(opt, s->name, len) && opt[len] && !s->set(v, opt + len))
+            return 0;
+    }
+    return bad("--vfio", opt,
+               "not a suboption; give slot=S[.F] with S from 1 to 31, mmap=off, rom=FILE, "
+               "rom=off, reset=off, iommufd, iommufd=off or clique=N with N from 0 to 15");
 }
 
 static int set_vfio(struct options *o, const char *value)
@@ -132,17 +185,20 @@ static int set_vfio(struct options *o, const char *value)
     if (o->vfios == OPTIONS_VFIO_MAX)
         return bad("--vfio", value, "too many devices; give at most 64");
     struct option_vfio *v = &o->vfio[o->vfios];
-    *v = (struct option_vfio){.text = value, .devfn = -1, .mmap = true};
+    *v = (struct option_vfio){
+        .text = value, .devfn = -1, .clique = -1, .mmap = true, .reset = true};
     size_t len = strcspn(value, ",");
     if (len == 0 || len >= sizeof(v->device))
         return bad("--vfio", value,
                    "no device; give an address such as 0000:42:00.0, or unix:PATH");
     memcpy(v->device, value, len);
     for (const char *p = value + len; *p == ',';) {
-        char opt[64] = "";
+        char opt[sizeof("rom=") + sizeof(v->rom) - 1] = "";
         size_t n = strcspn(++p, ",");
-        memcpy(opt, p, MIN(n, sizeof(opt) - 1));
-        if (vfio_suboption(v, opt))
+        if (n >= sizeof(opt))
+            return bad("--vfio", p, "too long; give a shorter path");
+        memcpy(opt, p, n);
+        if (set_vfio_suboption(v, opt))
             return -EINVAL;
         p += n;
     }
@@ -230,7 +286,10 @@ static const struct option table[] = {
      "card), 10de:1b80[:COUNT] (by ID, the first free ones), a sysfs path, the\n"
      "UUID of a mediated device, mdev:PARENT/TYPE (made for the VM), or\n"
      "unix:PATH of a vfio-user server;\n"
-     "OPT: mmap=off (trap every access), slot=S[.F] (guest slot). Repeatable"},
+     "OPT: slot=S[.F] (guest slot), mmap=off (trap every access), rom=FILE or\n"
+     "rom=off (its expansion ROM), reset=off (keep its state), iommufd or\n"
+     "iommufd=off (which of the kernel's interfaces), clique=N (NVIDIA's\n"
+     "GPUDirect peers, 0 to 15). Repeatable"},
     {'m', "memory", "SIZE", set_memory, "guest RAM, with K, M, G or T (512M)"},
     {'c', "cpus", "N", set_cpus, "vCPUs (1)"},
     {'i', "initrd", "FILE", set_initrd, "initial RAM disk"},

@@ -12,11 +12,19 @@
 
 #define OPTIONS_VFIO_MAX 64
 
+/* How the kernel's devices are opened; one way for all of them. */
+enum option_iommufd { IOMMUFD_AUTO, IOMMUFD_ON, IOMMUFD_OFF };
+
 struct option_vfio {
     const char *text; /* as given, for messages */
     char device[256]; /* DEVICE without suboptions */
+    char rom[256];    /* rom=FILE in place of the device's expansion ROM; "": its own */
     int devfn;        /* slot=S[.F], -1: chosen by the machine */
+    int clique;       /* clique=N, NVIDIA's GPUDirect; -1: none */
     bool mmap;        /* mmap=off traps every access to the BARs */
+    bool rom_off;     /* rom=off: the guest sees none */
+    bool reset;       /* reset=off: the device keeps its state */
+    enum option_iommufd iommufd;
 };
 
 struct options {

@@ -104,6 +104,23 @@ Test(options, vfio_user_socket)
     cr_expect_not(parsed.vfio[0].mmap);
 }
 
+Test(options, vfio_suboptions_of_the_host_side)
+{
+    cr_assert_eq(PARSE("-v", "1:2.3,rom=/lib/card.rom,clique=15,iommufd", "-v",
+                       "1:2.4,rom=off,reset=off,iommufd=off", "-v", "1:2.5", "k"),
+                 OPTIONS_RUN);
+    const struct option_vfio *v = parsed.vfio;
+    cr_expect_str_eq(v[0].rom, "/lib/card.rom");
+    cr_expect_eq(v[0].clique, 15);
+    cr_expect_eq(v[0].iommufd, IOMMUFD_ON);
+    cr_expect(v[0].reset && !v[0].rom_off);
+    cr_expect(v[1].rom_off && !v[1].reset && !v[1].rom[0]);
+    cr_expect_eq(v[1].iommufd, IOMMUFD_OFF);
+    cr_expect_eq(v[1].clique, -1);
+    cr_expect(v[2].reset && !v[2].rom_off && !v[2].rom[0]);
+    cr_expect_eq(v[2].iommufd, IOMMUFD_AUTO);
+}
+
 Test(options, vfio_suboptions)
 {
     cr_assert_eq(PARSE("-v", "1:2.3,mmap=off,slot=5.1", "-v", "1:2.4,slot=31", "k"),
@@ -113,9 +130,10 @@ Test(options, vfio_suboptions)
     cr_expect_not(parsed.vfio[0].mmap);
     cr_expect_eq(parsed.vfio[0].devfn, PCI_DEVFN(5, 1));
     cr_expect_eq(parsed.vfio[1].devfn, PCI_DEVFN(31, 0));
-    static const char *const bad[] = {"",       ",",          "a,slot=0",   "a,slot=32",
-                                      "a,slot", "a,slot=1.8", "a,slot=1.",  "a,slot=1x",
-                                      "a,",     "a,nonsense", "a,mmap=yes", "a,slot=-1"};
+    static const char *const bad[] = {"a,rom=", "a,clique=16", "a,iommufd=on", "a,reset=on",
+                                      "",       ",",           "a,slot=0",     "a,slot=32",
+                                      "a,slot", "a,slot=1.8",  "a,slot=1.",    "a,slot=1x",
+                                      "a,",     "a,nonsense",  "a,mmap=yes",   "a,slot=-1"};
     for (size_t i = 0; i < ARRAY_SIZE(bad); i++)
         cr_expect_eq(PARSE("-v", (char *)bad[i], "k"), OPTIONS_BAD, "%s", bad[i]);
 }
