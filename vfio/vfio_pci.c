@@ -115,7 +115,9 @@ static int set_up(struct vfio_pci *pci)
         return err;
     vfio_pci_config_init(pci);
     vfio_pci_bars_mmap(pci);
-    err = vfio_pci_irq_init(pci);
+    err = vfio_pci_vga_init(pci);
+    if (!err)
+        err = vfio_pci_irq_init(pci);
     if (err)
         return err;
     memcpy(pci->initial, pci->dev.config, sizeof(pci->initial));
@@ -153,6 +155,7 @@ void vfio_pci_destroy(struct vfio_pci *pci)
     if (pci->on_bus)
         pci_bus_remove(pci->wiring.bus, &pci->dev);
     vfio_pci_irq_fini(pci);
+    vfio_pci_vga_fini(pci);
     vfio_pci_write_register(pci, PCI_COMMAND, 0); /* no DMA while memory is unmapped */
     if (pci->on_bus)
         pci->vdev->ops->reset(pci->vdev);

@@ -18,6 +18,7 @@ struct vfio_pci_config {
     struct loop *loop; /* error and removal-request interrupts are handled here */
     uint8_t devfn;     /* the guest's slot and function */
     bool mmap;         /* BARs straight into the guest where possible */
+    bool vga;          /* the legacy VGA ranges as well */
     /* The device failed (true) or the host asks for it back: the VM has to end. Main thread. */
     void (*gone)(void *opaque, const char *name, bool failed);
     void *opaque;

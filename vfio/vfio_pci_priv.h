@@ -4,6 +4,7 @@
  *   vfio_pci.c         life cycle, reset
  *   vfio_pci_config.c  configuration space: what passes, what is emulated, what is hidden
  *   vfio_pci_bar.c     BARs: memory slots, and trapped accesses
+ *   vfio_pci_vga.c     the legacy VGA ranges
  *   vfio_pci_irq.c     INTx, MSI, MSI-X, and the device's error and removal events
  *
  * Locks, in this order: the PCI bus's lock (held in every configuration access and BAR change),
@@ -92,6 +93,7 @@ struct vfio_pci {
     struct vfio_line intx;
     struct vfio_pci_vectors msi, msix;
     struct vfio_pci_event err, req;
+    struct vfio_pci_vga *vga; /* NULL: not asked for */
 };
 
 static inline struct vfio_pci *to_vfio_pci(struct pci_dev *dev)
@@ -137,6 +139,12 @@ void vfio_pci_bar_unmap(struct pci_dev *dev, unsigned bar);
 bool vfio_pci_slots_drop(struct vfio_pci *pci);
 void vfio_pci_slots_restore(struct vfio_pci *pci);
 void vfio_pci_bars_describe(const struct vfio_pci *pci);
+
+/* ---- vfio_pci_vga.c ---- */
+
+/* Where the wiring asks for it: the legacy ranges, on the buses until fini. */
+int vfio_pci_vga_init(struct vfio_pci *pci);
+void vfio_pci_vga_fini(struct vfio_pci *pci);
 
 /* ---- vfio_pci_irq.c ---- */
 

@@ -2,7 +2,8 @@
  * layout.h: the guest's physical address map and its fixed interrupts, in one place.
  *
  *   0x0000_0000  RAM. One slot from 0: the legacy hole 0xA0000-0xFFFFF is RAM that the memory
- *                map given to the guest leaves out; the ACPI tables lie in it at 0xE0000.
+ *                map given to the guest leaves out; the ACPI tables lie in it at 0xE0000. With
+ *                a display card's VGA ranges (vga), 0xA0000-0xBFFFF is not RAM but the card.
  *   0x0010_0000  kernel; the initial RAM disk is near the top of low RAM
  *   0xC000_0000  end of low RAM; 32-bit MMIO window for BARs, up to 0xDFFF_FFFF
  *   0xE000_0000  ECAM (PCIe enhanced configuration), 256 buses of 1 MiB
@@ -27,6 +28,8 @@
 #define LAYOUT_CMDLINE    0x00020000ULL /* up to 64 KiB with its NUL */
 #define LAYOUT_EBDA       0x0009fc00ULL /* end of conventional memory */
 #define LAYOUT_HOLE_START 0x000a0000ULL
+#define LAYOUT_VGA        LAYOUT_HOLE_START /* legacy memory of a card passed with vga */
+#define LAYOUT_VGA_SIZE   0x00020000ULL
 #define LAYOUT_ACPI       0x000e0000ULL /* RSDP first, then the tables */
 #define LAYOUT_ACPI_SIZE  0x00020000ULL
 #define LAYOUT_HIGH_START 0x00100000ULL

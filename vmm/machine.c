@@ -187,25 +187,43 @@ static void files_down(struct machine *m)
 
 /* ---- memory and KVM ---- */
 
-/* RAM slots before the irqchip: see kvm.h. */
+static int add_ram(struct machine *m, const struct mem_region *r, uint64_t start, uint64_t end)
+{
+    struct hv *hv = kvm_hv(m->kvm);
+    int slot = hv->ops->slot_add(hv, r->gpa + start, r->hva + start, end - start);
+    if (slot < 0)
+        log_error("KVM", "cannot give the guest RAM at 0x%llx: %s; try a smaller --memory",
+                  (unsigned long long)(r->gpa + start), strerror(-slot));
+    return MIN(slot, 0);
+}
+
+static bool wants_vga(const struct options *o)
+{
+    for (unsigned i = 0; i < o->vfios; i++) {
+        if (o->vfio[i].vga)
+            return true;
+    }
+    return false;
+}
+
+/* RAM slots before the irqchip: see kvm.h. Where a card has the VGA ranges, no RAM lies there.
+ */
 static int kvm_up(struct machine *m)
 {
+    const uint64_t vga_end = LAYOUT_VGA + LAYOUT_VGA_SIZE;
     int err = mem_init(&m->mem, m->opt->memory);
     if (!err)
         err = kvm_create(&m->kvm, m->opt->cpus);
     if (err)
         return err;
-    struct hv *hv = kvm_hv(m->kvm);
-    for (unsigned i = 0; i < m->mem.nr; i++) {
+    for (unsigned i = 0; i < m->mem.nr && !err; i++) {
         const struct mem_region *r = &m->mem.region[i];
-        int slot = hv->ops->slot_add(hv, r->gpa, r->hva, r->size);
-        if (slot < 0) {
-            log_error("KVM", "cannot give the guest RAM at 0x%llx: %s; try a smaller --memory",
-                      (unsigned long long)r->gpa, strerror(-slot));
-            return slot;
-        }
+        bool hole = i == 0 && wants_vga(m->opt) && r->size > vga_end;
+        err = add_ram(m, r, hole ? vga_end : 0, r->size);
+        if (!err && hole)
+            err = add_ram(m, r, 0, LAYOUT_VGA);
     }
-    return kvm_create_irqchip(m->kvm);
+    return err ? err : kvm_create_irqchip(m->kvm);
 }
 
 static void kvm_down(struct machine *m)

@@ -169,6 +169,10 @@ static int set_vfio_suboption(struct option_vfio *v, const char *opt)
 {
     if (!strcmp(opt, "iommufd"))
         return vfio_iommufd(v, "");
+    if (!strcmp(opt, "vga")) {
+        v->vga = true;
+        return 0;
+    }
     for (size_t i = 0; i < ARRAY_SIZE(vfio_suboptions); i++) {
         const struct vfio_suboption *s = &vfio_suboptions[i];
         size_t len = strlen(s->name);
@@ -177,7 +181,7 @@ static int set_vfio_suboption(struct option_vfio *v, const char *opt)
     }
     return bad("--vfio", opt,
                "not a suboption; give slot=S[.F] with S from 1 to 31, mmap=off, rom=FILE, "
-               "rom=off, reset=off, iommufd, iommufd=off or clique=N with N from 0 to 15");
+               "rom=off, vga, reset=off, iommufd, iommufd=off or clique=N with N from 0 to 15");
 }
 
 static int set_vfio(struct options *o, const char *value)
@@ -287,9 +291,9 @@ static const struct option table[] = {
      "UUID of a mediated device, mdev:PARENT/TYPE (made for the VM), or\n"
      "unix:PATH of a vfio-user server;\n"
      "OPT: slot=S[.F] (guest slot), mmap=off (trap every access), rom=FILE or\n"
-     "rom=off (its expansion ROM), reset=off (keep its state), iommufd or\n"
-     "iommufd=off (which of the kernel's interfaces), clique=N (NVIDIA's\n"
-     "GPUDirect peers, 0 to 15). Repeatable"},
+     "rom=off (its expansion ROM), vga (the legacy VGA ranges), reset=off (keep\n"
+     "its state), iommufd or iommufd=off (which of the kernel's interfaces),\n"
+     "clique=N (NVIDIA's GPUDirect peers, 0 to 15). Repeatable"},
     {'m', "memory", "SIZE", set_memory, "guest RAM, with K, M, G or T (512M)"},
     {'c', "cpus", "N", set_cpus, "vCPUs (1)"},
     {'i', "initrd", "FILE", set_initrd, "initial RAM disk"},

@@ -22,6 +22,7 @@ struct option_vfio {
     int devfn;        /* slot=S[.F], -1: chosen by the machine */
     int clique;       /* clique=N, NVIDIA's GPUDirect; -1: none */
     bool mmap;        /* mmap=off traps every access to the BARs */
+    bool vga;         /* the legacy VGA ranges, too */
     bool rom_off;     /* rom=off: the guest sees none */
     bool reset;       /* reset=off: the device keeps its state */
     enum option_iommufd iommufd;

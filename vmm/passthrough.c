@@ -246,6 +246,7 @@ static int create_pci(struct passthrough *p, unsigned n, struct vfio_device *dev
         .loop = p->config.loop,
         .devfn = d->devfn,
         .mmap = p->config.option[n].mmap,
+        .vga = p->config.option[n].vga,
         .gone = p->config.gone,
         .opaque = p->config.opaque,
     };

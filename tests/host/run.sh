@@ -99,6 +99,9 @@ machine=(
     -device pcie-pci-bridge,id=pci,bus=rp4
     -chardev "file,id=line,path=$dir/pci-serial" -device pci-serial,chardev=line,bus=pci,addr=1
     -device pci-testdev,bus=pci,addr=2
+    # A card with the legacy VGA ranges, of another kind than the one above: no driver of the
+    # host takes it.
+    -device pcie-root-port,id=rp5,bus=pcie.0,chassis=6,slot=6 -device cirrus-vga,bus=rp5,romfile=
 )
 # shellcheck disable=SC2206 # HOST_QEMU is meant to be several words
 machine+=(${HOST_QEMU:-})

@@ -106,18 +106,18 @@ Test(options, vfio_user_socket)
 
 Test(options, vfio_suboptions_of_the_host_side)
 {
-    cr_assert_eq(PARSE("-v", "1:2.3,rom=/lib/card.rom,clique=15,iommufd", "-v",
+    cr_assert_eq(PARSE("-v", "1:2.3,rom=/lib/card.rom,clique=15,iommufd,vga", "-v",
                        "1:2.4,rom=off,reset=off,iommufd=off", "-v", "1:2.5", "k"),
                  OPTIONS_RUN);
     const struct option_vfio *v = parsed.vfio;
     cr_expect_str_eq(v[0].rom, "/lib/card.rom");
     cr_expect_eq(v[0].clique, 15);
     cr_expect_eq(v[0].iommufd, IOMMUFD_ON);
-    cr_expect(v[0].reset && !v[0].rom_off);
+    cr_expect(v[0].reset && !v[0].rom_off && v[0].vga);
     cr_expect(v[1].rom_off && !v[1].reset && !v[1].rom[0]);
     cr_expect_eq(v[1].iommufd, IOMMUFD_OFF);
     cr_expect_eq(v[1].clique, -1);
-    cr_expect(v[2].reset && !v[2].rom_off && !v[2].rom[0]);
+    cr_expect(v[2].reset && !v[2].vga && !v[2].rom_off && !v[2].rom[0]);
     cr_expect_eq(v[2].iommufd, IOMMUFD_AUTO);
 }
 
