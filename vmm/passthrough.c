@@ -333,6 +333,14 @@ bool passthrough_drop_slots(struct passthrough *p)
     return dropped;
 }
 
+uint64_t passthrough_dma_end(const struct passthrough *p)
+{
+    struct vfio_dma_limits limits;
+    if (!p->kernel || vfio_dma_get_limits(vfio_kernel_iommu(p->kernel), &limits))
+        return UINT64_MAX;
+    return vfio_dma_end(&limits);
+}
+
 void passthrough_describe(const struct passthrough *p)
 {
     for (unsigned i = 0; i < p->config.nr; i++) {

@@ -65,6 +65,8 @@ void passthrough_close(struct passthrough *p);
 int passthrough_reset(struct passthrough *p);
 /* See vfio_pci_drop_slots(); from a vCPU thread. */
 bool passthrough_drop_slots(struct passthrough *p);
+/* The first address that the kernel's IOMMU cannot map; UINT64_MAX: none, or not known. */
+uint64_t passthrough_dma_end(const struct passthrough *p);
 /* Notes of what the guest got and where, once BARs are assigned. */
 void passthrough_describe(const struct passthrough *p);
 /* Those that a guest finds in its ACPI tables only; OUT has room for all devices and lives
