@@ -17,6 +17,7 @@ struct mem;
 struct pci_bus;
 struct vfio_iommu;
 struct vfio_kernel;
+struct vfio_p2p;
 struct vfio_pci;
 struct vfio_platform;
 struct vfio_user;
@@ -54,6 +55,7 @@ struct passthrough {
     struct passthrough_device device[OPTIONS_VFIO_MAX];
     struct vfio_iommu *mapped[OPTIONS_VFIO_MAX]; /* RAM is mapped there */
     unsigned iommus;
+    struct vfio_p2p *p2p; /* of the kernel's PCI devices, where there is more than one card */
     struct vfio_platform_room room;
 };
 
