@@ -355,42 +355,79 @@ void pci_bus_reset(struct pci_bus *bus)
 
 /* ---- assignment ---- */
 
+/* Address space that is free; END is not part of it. */
+struct gap {
+    uint64_t start, end;
+};
+
+/*
+ * The gaps are in ascending order. Only what lies below a BAR at the window's very start adds
+ * one: BARs come largest first, so the end of one suits all later ones, and the start of a gap
+ * behind it is used as it is. That is one more gap for each size at most.
+ */
 struct window {
     const char *name;
     uint64_t base, size;
     uint64_t grain; /* nothing smaller than this is handed out */
-    uint64_t used;
-    uint64_t align; /* the largest that was placed */
+    unsigned gaps;
+    struct gap gap[64 + 1];
 };
 
 struct plan {
     struct window pio, mmio32, mmio64;
 };
 
+static struct window window(const char *name, uint64_t base, uint64_t size, uint64_t grain)
+{
+    return (struct window){name, base, size, grain, 1, {{base, base + size}}};
+}
+
 static void plan_init(struct plan *plan, uint64_t mmio64_base, uint64_t mmio64_size)
 {
     /* A page for each memory BAR at least: what is mapped straight into the guest must not
      * share its page with what is trapped. */
-    *plan = (struct plan){
-        .pio = {"I/O", LAYOUT_PORT_BARS, LAYOUT_PORT_BARS_SIZE, 4, 0, 4},
-        .mmio32 = {"32-bit memory", LAYOUT_MMIO32, LAYOUT_MMIO32_SIZE, LAYOUT_PAGE_SIZE, 0,
-                   LAYOUT_PAGE_SIZE},
-        .mmio64 = {"64-bit memory", mmio64_base, mmio64_size, LAYOUT_PAGE_SIZE, 0,
-                   LAYOUT_PAGE_SIZE},
-    };
+    plan->pio = window("I/O", LAYOUT_PORT_BARS, LAYOUT_PORT_BARS_SIZE, 4);
+    plan->mmio32 = window("32-bit memory", LAYOUT_MMIO32, LAYOUT_MMIO32_SIZE, LAYOUT_PAGE_SIZE);
+    plan->mmio64 = window("64-bit memory", mmio64_base, mmio64_size, LAYOUT_PAGE_SIZE);
 }
 
+/* Takes [START, START + SIZE) out of gap I. */
+static void gap_cut(struct window *w, unsigned i, uint64_t start, uint64_t size)
+{
+    struct gap *gap = &w->gap[i];
+    const struct gap above = {start + size, gap->end};
+
+    gap->end = start;
+    if (gap->start == start) { /* nothing below it */
+        *gap = above;
+    } else if (above.start < above.end && w->gaps < ARRAY_SIZE(w->gap)) {
+        memmove(gap + 2, gap + 1, (w->gaps - i - 1) * sizeof(*gap));
+        gap[1] = above;
+        w->gaps++;
+    }
+}
+
+/* The lowest place that suits SIZE. */
 static bool window_take(struct window *w, uint64_t size, uint64_t *addr)
 {
     size = MAX(size, w->grain);
-    uint64_t start = align_up(w->base + w->used, size) - w->base;
+    for (unsigned i = 0; i < w->gaps; i++) {
+        uint64_t start = align_up(w->gap[i].start, size);
+        if (start < w->gap[i].start || !range_within(start, size, w->gap[i].end))
+            continue;
+        gap_cut(w, i, start, size);
+        *addr = start;
+        return true;
+    }
+    return false;
+}
 
-    if (!range_within(start, size, w->size))
-        return false;
-    *addr = w->base + start;
-    w->used = start + size;
-    w->align = MAX(w->align, size);
-    return true;
+static uint64_t window_left(const struct window *w)
+{
+    uint64_t left = 0;
+    for (unsigned i = 0; i < w->gaps; i++)
+        left += w->gap[i].end - w->gap[i].start;
+    return left;
 }
 
 /* The window it should lie in; a 64-bit BAR takes the other one when that is full. */
@@ -425,33 +462,46 @@ static void log_misfit(struct plan *plan, const struct pci_dev *dev, unsigned i)
 {
     const struct window *w = window_of(plan, &dev->bar[i]);
     log_error(dev->name,
-              "cannot place BAR %u of %llu KiB: the %s window of %llu KiB has %llu KiB left; "
-              "pass fewer devices",
+              "cannot place BAR %u of %llu KiB: the %s window of %llu KiB has %llu KiB left, "
+              "none of it so large and aligned; pass fewer devices",
               i, (unsigned long long)(dev->bar[i].size / KIB), w->name,
-              (unsigned long long)(w->size / KIB),
-              (unsigned long long)((w->size - w->used) / KIB));
+              (unsigned long long)(w->size / KIB), (unsigned long long)(window_left(w) / KIB));
 }
 
-/* Largest first and in the order of the functions among equals: then every window is filled
- * without a gap, provided that it begins on a multiple of the largest. STORE says whether to
- * write the addresses down and to complain, or only to count. */
-static int plan_fill(struct plan *plan, const struct pci_bus *bus, bool store)
+/* BAR N of the bus, counted by function. False: there is none, or not of SIZE. */
+static bool nth_bar(const struct pci_bus *bus, unsigned n, uint64_t size, struct pci_dev **dev,
+                    unsigned *bar)
+{
+    *dev = bus->dev[n / PCI_BARS];
+    *bar = n % PCI_BARS;
+    return *dev && (*dev)->bar[*bar].size == size;
+}
+
+/* Largest first, in the order of the functions among equals, each at the lowest place that is
+ * free: smaller ones fill what the alignment of larger ones leaves. NEED (or NULL) is told what
+ * goes above 4 GiB; without it addresses are written down, and misfits complained of. */
+static int plan_fill(struct plan *plan, const struct pci_bus *bus, struct pci_mmio64_need *need)
 {
     int err = 0;
     for (uint64_t size = PCI_BAR_SIZE_MAX; size; size /= 2) {
         for (unsigned n = 0; n < ARRAY_SIZE(bus->dev) * PCI_BARS; n++) {
-            struct pci_dev *dev = bus->dev[n / PCI_BARS];
-            unsigned i = n % PCI_BARS;
+            struct pci_dev *dev;
+            unsigned i;
             uint64_t addr = 0;
-            if (!dev || dev->bar[i].size != size)
+            if (!nth_bar(bus, n, size, &dev, &i))
                 continue;
-            bool placed = plan_place(plan, &dev->bar[i], &addr);
-            if (store)
+            const struct window *w = plan_place(plan, &dev->bar[i], &addr);
+            if (need && w == &plan->mmio64) {
+                if (!need->dev)
+                    *need = (struct pci_mmio64_need){.dev = dev, .bar = i};
+                need->end = MAX(need->end, addr + MAX(size, w->grain));
+            } else if (!need) {
                 bar_store(dev, i, addr);
-            if (placed)
+            }
+            if (w)
                 continue;
             err = -ENOSPC;
-            if (store)
+            if (!need)
                 log_misfit(plan, dev, i);
         }
     }
@@ -463,18 +513,45 @@ int pci_bus_assign(struct pci_bus *bus)
     struct plan plan;
     plan_init(&plan, bus->mmio64_base, bus->mmio64_size);
     pthread_mutex_lock(&bus->lock);
-    int err = plan_fill(&plan, bus, true);
+    int err = plan_fill(&plan, bus, NULL);
     pthread_mutex_unlock(&bus->lock);
     return err;
 }
 
-void pci_bus_mmio64_need(const struct pci_bus *bus, uint64_t *size, uint64_t *align)
+static void find_need(const struct pci_bus *bus, uint64_t base, struct pci_mmio64_need *need)
 {
     struct plan plan;
-    plan_init(&plan, 0, UINT64_MAX);
-    plan_fill(&plan, bus, false);
-    *size = plan.mmio64.used;
-    *align = plan.mmio64.align;
+    *need = (struct pci_mmio64_need){0};
+    plan_init(&plan, base, UINT64_MAX - base);
+    plan_fill(&plan, bus, need);
+}
+
+/*
+ * The window begins at BASE even where the first BAR does not, and has room behind the last for
+ * one more of the largest, where LIMIT allows it: a guest that places BARs itself (Linux with
+ * pci=realloc or pci=resource_alignment=) may put others into it than we did, and a BAR into
+ * its new place before the old one is free.
+ */
+int pci_bus_set_mmio64(struct pci_bus *bus, uint64_t base, uint64_t limit,
+                       struct pci_mmio64_need *need)
+{
+    base = align_up(MAX(base, LAYOUT_HIGH_RAM), GIB); /* for huge pages, in RAM as well */
+    find_need(bus, base, need);
+    if (need->end > LAYOUT_HT && base < LAYOUT_HT_END) {
+        base = LAYOUT_HT_END;
+        find_need(bus, base, need);
+    }
+    bus->mmio64_base = bus->mmio64_size = 0;
+    if (!need->dev)
+        return 0;
+    if (need->end > limit)
+        return -ENOSPC;
+    if (base < LAYOUT_HT)
+        limit = MIN(limit, LAYOUT_HT);
+    uint64_t room = need->dev->bar[need->bar].size;
+    bus->mmio64_base = base;
+    bus->mmio64_size = MIN(align_up(need->end, GIB) + room, limit) - base;
+    return 0;
 }
 
 uint32_t pci_intx_gsi(uint8_t devfn, uint8_t pin)

@@ -68,9 +68,9 @@ struct pci_bus {
     struct bus *pio;
     struct bus *mmio;
     _Atomic uint32_t config_address; /* the CF8 latch */
-    /* MMIO above 4 GiB that BARs may lie in: set by the machine before the guest runs. Below
-     * 4 GiB it is LAYOUT_MMIO32; ports are LAYOUT_PORT_BARS. A guest may still put a BAR
-     * anywhere that is free. */
+    /* MMIO above 4 GiB that BARs may lie in: pci_bus_set_mmio64(). Below 4 GiB it is
+     * LAYOUT_MMIO32; ports are LAYOUT_PORT_BARS. A guest may still put a BAR anywhere that is
+     * free. */
     uint64_t mmio64_base, mmio64_size;
     struct pci_dev host_bridge;
     _Atomic uint8_t reset_control; /* in the middle of CF8, at CF9 */
@@ -99,14 +99,25 @@ int pci_bus_add(struct pci_bus *bus, struct pci_dev *dev, uint8_t devfn);
 /* Unmaps its BARs. */
 void pci_bus_remove(struct pci_bus *bus, struct pci_dev *dev);
 
-/* Gives every BAR of every function an address, as firmware would: largest first, naturally
- * aligned, 64-bit BARs in the 64-bit window when they are prefetchable or larger than 128 MiB
- * or the 32-bit window is full. Decoding stays off. One that does not fit is a logged error
- * with the figures, and -ENOSPC. */
+/* Gives every BAR of every function an address, as firmware would: largest first, each at the
+ * lowest naturally aligned place that is free, 64-bit BARs in the 64-bit window when they are
+ * prefetchable or larger than 128 MiB or the 32-bit window is full. The same devices get the
+ * same addresses each time. Decoding stays off. One that does not fit is a logged error with
+ * the figures, and -ENOSPC. */
 int pci_bus_assign(struct pci_bus *bus);
-/* How large (0: no need of one), and how aligned, the 64-bit window has to be for
- * pci_bus_assign(). */
-void pci_bus_mmio64_need(const struct pci_bus *bus, uint64_t *size, uint64_t *align);
+
+/* The BARs that have to go above 4 GiB end at END (0: there are none, and no DEV); the largest
+ * is number BAR of DEV. */
+struct pci_mmio64_need {
+    uint64_t end;
+    const struct pci_dev *dev;
+    unsigned bar;
+};
+/* Sets the bus's 64-bit window, above BASE (or 4 GiB), below LIMIT and not in AMD's hole (see
+ * layout.h), to what pci_bus_assign() needs and some room. -ENOSPC: they would end above LIMIT.
+ */
+int pci_bus_set_mmio64(struct pci_bus *bus, uint64_t base, uint64_t limit,
+                       struct pci_mmio64_need *need);
 
 /* Power-on: decoding off, all BARs unmapped, COMMAND 0, interrupt line 0. Before
  * pci_bus_assign() of the next boot; every vCPU paused. */

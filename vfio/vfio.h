@@ -155,6 +155,28 @@ struct vfio_device *vfio_user_device(struct vfio_user *user);
 
 /* ---- vfio_dma.c ---- */
 
+/* What an IOMMU can map. */
+#define VFIO_IOVA_RANGES_MAX 64
+
+struct vfio_dma_limits {
+    unsigned nr; /* valid ranges of IOVAs, inclusive; 0: not known */
+    struct vfio_iova_range range[VFIO_IOVA_RANGES_MAX];
+    uint64_t page;  /* the smallest */
+    uint32_t avail; /* mappings left */
+};
+
+/* 0 or negative errno. */
+int vfio_dma_get_limits(struct vfio_iommu *iommu, struct vfio_dma_limits *limits);
+/* Whether all of [IOVA, IOVA + SIZE) is in one range. */
+bool vfio_dma_in_range(const struct vfio_dma_limits *limits, uint64_t iova, uint64_t size);
+/* The first address above all ranges; UINT64_MAX where there is no such thing. */
+uint64_t vfio_dma_end(const struct vfio_dma_limits *limits);
+/* The ranges as text, cut where there are many. */
+struct vfio_dma_text {
+    char s[256];
+};
+struct vfio_dma_text vfio_dma_ranges_text(const struct vfio_dma_limits *limits);
+
 /*
  * Maps all RAM for the device's DMA, after checking every region against the IOMMU's page
  * sizes, its valid IOVA ranges and the mappings left; undoes everything on failure. Logs its

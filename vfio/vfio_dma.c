@@ -3,9 +3,9 @@
  *
  * The guest programs its device with guest physical addresses, so IOVA = gpa. Every page is
  * pinned for the whole life of the VM (Linux Documentation/driver-api/vfio.rst, "VFIO Usage
- * Example"): the host cannot swap it, and the memory counts against RLIMIT_MEMLOCK. BARs are
- * not mapped (no peer-to-peer DMA), and nothing is mapped or unmapped while the guest runs.
- * Main thread only.
+ * Example"): the host cannot swap it, and the memory counts against RLIMIT_MEMLOCK. It is
+ * mapped before the guest runs and unmapped after. What devices may reach of each other is
+ * vfio_p2p.c. Main thread only.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -17,8 +17,6 @@
 #include "vmm/log.h"
 #include "vmm/mem.h"
 #include "vmm/util.h"
-
-#define IOVA_RANGES_MAX 64
 
 struct size_text {
     char s[24];
@@ -43,64 +41,80 @@ static uint64_t last(const struct mem_region *r)
     return r->gpa + r->size - 1;
 }
 
-static bool in_ranges(const struct mem_region *r, const struct vfio_iova_range *range,
-                      unsigned nr)
+int vfio_dma_get_limits(struct vfio_iommu *iommu, struct vfio_dma_limits *limits)
 {
-    for (unsigned i = 0; i < nr; i++) {
-        if (r->gpa >= range[i].start && last(r) <= range[i].end)
-            return true;
-    }
-    return nr == 0; /* no limit known */
+    uint64_t pgsizes = 0;
+    limits->avail = UINT32_MAX;
+    int nr =
+        iommu->ops->info(iommu, limits->range, VFIO_IOVA_RANGES_MAX, &pgsizes, &limits->avail);
+    limits->page = pgsizes ? pgsizes & -pgsizes : LAYOUT_PAGE_SIZE;
+    /* More ranges than we have room for are the kernel's to check. */
+    limits->nr = nr > 0 && nr <= VFIO_IOVA_RANGES_MAX ? (unsigned)nr : 0;
+    return MIN(nr, 0);
 }
 
-static int outside(const struct vfio_iommu *iommu, const struct mem_region *r,
-                   const struct vfio_iova_range *range, unsigned nr)
+bool vfio_dma_in_range(const struct vfio_dma_limits *limits, uint64_t iova, uint64_t size)
 {
-    char text[256] = "";
-    for (unsigned i = 0; i < nr; i++) {
-        size_t len = strlen(text);
-        snprintf(text + len, sizeof(text) - len, "%s0x%" PRIx64 "-0x%" PRIx64, i ? ", " : "",
-                 (uint64_t)range[i].start, (uint64_t)range[i].end);
+    for (unsigned i = 0; i < limits->nr; i++) {
+        const struct vfio_iova_range *range = &limits->range[i];
+        if (iova >= range->start && iova + size - 1 <= range->end)
+            return true;
     }
-    log_error(iommu->name,
-              "cannot map guest memory 0x%" PRIx64 "-0x%" PRIx64
-              " for DMA: the IOMMU takes only %s; give the guest less --memory",
-              r->gpa, last(r), text);
-    return -ERANGE;
+    return limits->nr == 0;
+}
+
+uint64_t vfio_dma_end(const struct vfio_dma_limits *limits)
+{
+    uint64_t top = limits->nr ? 0 : UINT64_MAX;
+    for (unsigned i = 0; i < limits->nr; i++)
+        top = MAX(top, limits->range[i].end);
+    return top == UINT64_MAX ? top : top + 1;
+}
+
+struct vfio_dma_text vfio_dma_ranges_text(const struct vfio_dma_limits *limits)
+{
+    struct vfio_dma_text text = {""};
+    for (unsigned i = 0; i < limits->nr; i++) {
+        size_t len = strlen(text.s);
+        snprintf(text.s + len, sizeof(text.s) - len, "%s0x%" PRIx64 "-0x%" PRIx64,
+                 i ? ", " : "", (uint64_t)limits->range[i].start,
+                 (uint64_t)limits->range[i].end);
+    }
+    return text;
 }
 
 static int check(struct vfio_iommu *iommu, const struct mem *mem)
 {
-    struct vfio_iova_range range[IOVA_RANGES_MAX];
-    uint64_t pgsizes = 0;
-    uint32_t avail = UINT32_MAX;
-
-    int nr = iommu->ops->info(iommu, range, IOVA_RANGES_MAX, &pgsizes, &avail);
-    if (nr < 0) {
+    struct vfio_dma_limits limits;
+    int err = vfio_dma_get_limits(iommu, &limits);
+    if (err) {
         log_error(iommu->name, "cannot ask for the IOMMU's limits: %s; dmesg may tell more",
-                  strerror(-nr));
-        return nr;
+                  strerror(-err));
+        return err;
     }
-    if (avail < mem->nr) {
+    if (limits.avail < mem->nr) {
         log_error(
             iommu->name,
             "cannot map guest memory for DMA: %u mappings are left, %u are needed; raise "
             "/sys/module/vfio_iommu_type1/parameters/dma_entry_limit, or a vfio-user server's "
             "max_dma_maps",
-            avail, mem->nr);
+            limits.avail, mem->nr);
         return -ENOSPC;
     }
-    uint64_t page = pgsizes ? pgsizes & -pgsizes : LAYOUT_PAGE_SIZE;
     for (unsigned i = 0; i < mem->nr; i++) {
         const struct mem_region *r = &mem->region[i];
-        /* More ranges than we have room for: those beyond are the kernel's to check. */
-        if (nr <= IOVA_RANGES_MAX && !in_ranges(r, range, (unsigned)nr))
-            return outside(iommu, r, range, (unsigned)nr);
-        if ((r->gpa | r->size | (uintptr_t)r->hva) & (page - 1)) {
+        if (!vfio_dma_in_range(&limits, r->gpa, r->size)) {
+            log_error(iommu->name,
+                      "cannot map guest memory 0x%" PRIx64 "-0x%" PRIx64
+                      " for DMA: the IOMMU takes only %s; give the guest less --memory",
+                      r->gpa, last(r), vfio_dma_ranges_text(&limits).s);
+            return -ERANGE;
+        }
+        if ((r->gpa | r->size | (uintptr_t)r->hva) & (limits.page - 1)) {
             log_error(iommu->name,
                       "cannot map guest memory 0x%" PRIx64 "-0x%" PRIx64
                       " for DMA: the IOMMU's smallest page is %s; give a multiple as --memory",
-                      r->gpa, last(r), size_text(page).s);
+                      r->gpa, last(r), size_text(limits.page).s);
             return -EINVAL;
         }
     }

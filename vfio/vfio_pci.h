@@ -10,15 +10,17 @@ struct hv;
 struct loop;
 struct pci_bus;
 struct vfio_device;
+struct vfio_p2p;
 struct vfio_pci;
 
 struct vfio_pci_config {
     struct hv *hv;
     struct pci_bus *bus;
-    struct loop *loop; /* error and removal-request interrupts are handled here */
-    uint8_t devfn;     /* the guest's slot and function */
-    bool mmap;         /* BARs straight into the guest where possible */
-    bool vga;          /* the legacy VGA ranges as well */
+    struct loop *loop;    /* error and removal-request interrupts are handled here */
+    uint8_t devfn;        /* the guest's slot and function */
+    bool mmap;            /* BARs straight into the guest where possible */
+    bool vga;             /* the legacy VGA ranges as well */
+    struct vfio_p2p *p2p; /* BARs are targets of peers' DMA; NULL: not */
     /* The device failed (true) or the host asks for it back: the VM has to end. Main thread. */
     void (*gone)(void *opaque, const char *name, bool failed);
     void *opaque;

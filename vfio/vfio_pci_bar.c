@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "vfio/vfio_p2p.h"
 #include "vfio/vfio_pci_priv.h"
 #include "vmm/bus.h"
 #include "vmm/hv.h"
@@ -132,7 +133,22 @@ void vfio_pci_bars_fini(struct vfio_pci *pci)
         vfio_view_munmap(&pci->bar[i].view);
 }
 
-/* ---- slots; with vfio_pci.lock ---- */
+/* ---- slots, and with them the BAR's place in its peers' DMA; with vfio_pci.lock ---- */
+
+static int add_slots(struct vfio_pci *pci, struct vfio_view *view)
+{
+    int err = vfio_view_add_slots(view);
+
+    if (view->direct)
+        vfio_p2p_add(pci->wiring.p2p, view);
+    return err;
+}
+
+static bool remove_slots(struct vfio_pci *pci, struct vfio_view *view)
+{
+    vfio_p2p_remove(pci->wiring.p2p, view);
+    return vfio_view_remove_slots(view);
+}
 
 bool vfio_pci_slots_drop(struct vfio_pci *pci)
 {
@@ -140,7 +156,7 @@ bool vfio_pci_slots_drop(struct vfio_pci *pci)
 
     pthread_mutex_lock(&pci->lock);
     for (unsigned i = 0; i < PCI_BARS; i++)
-        any |= vfio_view_remove_slots(&pci->bar[i].view);
+        any |= remove_slots(pci, &pci->bar[i].view);
     pthread_mutex_unlock(&pci->lock);
     return any;
 }
@@ -150,7 +166,7 @@ void vfio_pci_slots_restore(struct vfio_pci *pci)
     pthread_mutex_lock(&pci->lock);
     for (unsigned i = 0; i < PCI_BARS; i++)
         if (pci->bar[i].mapped && !pci->bar[i].view.direct)
-            vfio_view_add_slots(&pci->bar[i].view); /* what does not fit stays trapped */
+            add_slots(pci, &pci->bar[i].view); /* what does not fit stays trapped */
     pthread_mutex_unlock(&pci->lock);
 }
 
@@ -224,7 +240,7 @@ int vfio_pci_bar_map(struct pci_dev *dev, unsigned bar, uint64_t addr)
         return err;
     pthread_mutex_lock(&pci->lock);
     b->view.addr = addr;
-    err = pci->asleep ? 0 : vfio_view_add_slots(&b->view);
+    err = pci->asleep ? 0 : add_slots(pci, &b->view);
     b->mapped = !err;
     pthread_mutex_unlock(&pci->lock);
     if (err)
@@ -238,7 +254,7 @@ void vfio_pci_bar_unmap(struct pci_dev *dev, unsigned bar)
     struct vfio_pci_bar *b = &pci->bar[bar];
 
     pthread_mutex_lock(&pci->lock);
-    vfio_view_remove_slots(&b->view);
+    remove_slots(pci, &b->view);
     b->mapped = false;
     pthread_mutex_unlock(&pci->lock);
     bus_remove(bar_bus(pci, bar), b->view.addr);

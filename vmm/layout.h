@@ -11,7 +11,8 @@
  *   0xFEC0_0000  IOAPIC
  *   0xFEE0_0000  local APIC; never mapped for DMA (a write there is an interrupt message)
  *   0xFFFB_C000  KVM's identity-map page, and its TSS in the three pages that follow
- *   0x1_0000_0000  RAM above 4 GiB, then the 64-bit MMIO window (machine.c sizes it)
+ *   0x1_0000_0000  RAM above 4 GiB, then the 64-bit MMIO window (machine.c sizes it); either
+ *                  starts above AMD's hole at 0xFD_0000_0000 when it would reach it
  */
 #pragma once
 
@@ -46,6 +47,12 @@
 #define LAYOUT_IDENTITY      0xfffbc000ULL
 #define LAYOUT_TSS           0xfffbd000ULL
 #define LAYOUT_HIGH_RAM      0x100000000ULL
+
+/* AMD's HyperTransport range: an AMD IOMMU faults on it, and the processor's memory map leaves
+ * it out (AMD I/O Virtualization Technology Specification 48882, "Special Address Controls").
+ * On every vendor, neither RAM nor the 64-bit MMIO window has a part of it. */
+#define LAYOUT_HT     0xfd00000000ULL
+#define LAYOUT_HT_END 0x10000000000ULL
 
 /* I/O ports. 0xCF8-0xCFF is the PCI configuration mechanism, 0xCF9 the reset control register.
  */

@@ -387,23 +387,26 @@ static void vfio_down(struct machine *m)
 static int window_up(struct machine *m)
 {
     const struct mem_region *last = &m->mem.region[m->mem.nr - 1];
-    uint64_t size, align;
-    pci_bus_mmio64_need(&m->pci, &size, &align);
-    if (!size)
-        return 0;
-    uint64_t base = align_up(MAX(LAYOUT_HIGH_RAM, last->gpa + last->size), align);
     unsigned bits = cpuid_phys_bits(kvm_supported_cpuid(m->kvm));
-    if (!range_within(base, size, 1ULL << bits)) {
-        log_error(NULL,
-                  "cannot place the devices' BARs: %llu GiB from 0x%llx end above the "
-                  "guest's %u-bit addresses; pass fewer devices or give less --memory",
-                  (unsigned long long)(align_up(size, GIB) / GIB), (unsigned long long)base,
-                  bits);
-        return -ENOSPC;
-    }
-    m->pci.mmio64_base = base;
-    m->pci.mmio64_size = size;
-    return 0;
+    uint64_t dma_end = passthrough_dma_end(&m->pass);
+    struct pci_mmio64_need need;
+    int err = pci_bus_set_mmio64(&m->pci, last->gpa + last->size, 1ULL << bits, &need);
+    if (err)
+        log_error(
+            need.dev->name,
+            "cannot place BAR%u of %llu MiB: with all other 64-bit BARs the last one ends "
+            "at 0x%llx, and what processor and KVM can map (%u bits) ends at 0x%llx; pass "
+            "fewer devices or give less --memory",
+            need.bar, need.dev->bar[need.bar].size / MIB, (unsigned long long)need.end, bits,
+            1ULL << bits);
+    else if (need.end > dma_end)
+        /* No error: it works for the guest's processors, and a lone card needs no more. */
+        log_note(
+            need.dev->name,
+            "cannot place all BARs below 0x%llx, where the IOMMU's addresses end: they end "
+            "at 0x%llx; other devices' DMA does not reach those above",
+            (unsigned long long)dma_end, (unsigned long long)need.end);
+    return err;
 }
 
 /* ---- vCPUs ---- */

@@ -22,12 +22,6 @@
 #include "vmm/log.h"
 #include "vmm/util.h"
 
-/* AMD's HyperTransport range: an AMD IOMMU faults on it, and the processor's memory map leaves
- * it out (AMD I/O Virtualization Technology Specification 48882, "Special Address Controls").
- * RAM that would reach it starts above it, on every vendor. */
-#define HT_HOLE_START 0xfd00000000ULL
-#define HT_HOLE_END   TIB
-
 static int check_size(uint64_t size)
 {
     struct sysinfo info;
@@ -74,8 +68,8 @@ static void set_regions(struct mem *mem, uint8_t *hva, uint64_t size)
     uint64_t low = MIN(size, LAYOUT_LOW_RAM_END);
     uint64_t high = size - low;
     uint64_t high_gpa = LAYOUT_HIGH_RAM;
-    if (!range_within(high_gpa, high, HT_HOLE_START))
-        high_gpa = HT_HOLE_END;
+    if (!range_within(high_gpa, high, LAYOUT_HT))
+        high_gpa = LAYOUT_HT_END;
     mem->region[0] = (struct mem_region){.gpa = 0, .size = low, .hva = hva};
     mem->region[1] =
         (struct mem_region){.gpa = high_gpa, .size = high, .hva = hva + low, .fd_offset = low};

@@ -11,12 +11,17 @@
 #include "boot/acpi.h"
 #include "devices/pci.h"
 #include "vfio/vfio.h"
+#include "vfio/vfio_p2p.h"
 #include "vfio/vfio_pci.h"
 #include "vfio/vfio_platform.h"
 #include "vfio/vfio_sysfs.h"
 #include "vmm/layout.h"
 #include "vmm/log.h"
 #include "vmm/passthrough.h"
+#include "vmm/util.h"
+
+/* Guests have placed their BARs when none was moved for so long. */
+#define P2P_SETTLE NS_PER_S
 
 /* Functions of one card: all but the function number is the same in "0000:42:00.1". A server
  * is a card of its own. */
@@ -237,6 +242,30 @@ static int map_ram(struct passthrough *p)
     return 0;
 }
 
+/*
+ * Peer-to-peer DMA takes two cards: functions of one have no need of each other's BARs, and a
+ * graphics card with its audio function is the most common case of all. Servers are in no IOMMU
+ * of the kernel. Without it devices still work, so it is no error.
+ */
+static void start_p2p(struct passthrough *p)
+{
+    const struct passthrough_device *first = NULL;
+    bool several = false;
+    for (unsigned i = 0; i < p->config.nr; i++) {
+        const struct passthrough_device *d = &p->device[i];
+        if (d->is_user || d->is_platform)
+            continue;
+        several |= first && !same_card(first, d);
+        first = first ? first : d;
+    }
+    int err = several ? vfio_p2p_create(&p->p2p, vfio_kernel_iommu(p->kernel), P2P_SETTLE) : 0;
+    if (err)
+        log_note(NULL,
+                 "cannot map BARs for peers' DMA: %s; devices reach each other's memory "
+                 "by RAM only",
+                 strerror(-err));
+}
+
 static int create_pci(struct passthrough *p, unsigned n, struct vfio_device *dev)
 {
     struct passthrough_device *d = &p->device[n];
@@ -247,6 +276,7 @@ static int create_pci(struct passthrough *p, unsigned n, struct vfio_device *dev
         .devfn = d->devfn,
         .mmap = p->config.option[n].mmap,
         .vga = p->config.option[n].vga,
+        .p2p = d->is_user ? NULL : p->p2p,
         .gone = p->config.gone,
         .opaque = p->config.opaque,
     };
@@ -292,6 +322,8 @@ int passthrough_open(struct passthrough *p, const struct passthrough_config *con
         err = passthrough_place(p);
     if (!err)
         err = map_ram(p);
+    if (!err)
+        start_p2p(p);
     for (unsigned i = 0; i < p->config.nr && !err; i++)
         err = open_device(p, i);
     return err;
@@ -299,10 +331,12 @@ int passthrough_open(struct passthrough *p, const struct passthrough_config *con
 
 void passthrough_close(struct passthrough *p)
 {
+    vfio_p2p_stop(p->p2p); /* no chunk more, whatever is being mapped */
     for (unsigned i = 0; i < p->config.nr; i++) {
         vfio_platform_destroy(p->device[i].platform);
         vfio_pci_destroy(p->device[i].pci);
     }
+    vfio_p2p_destroy(p->p2p);
     while (p->iommus)
         vfio_dma_unmap_ram(p->mapped[--p->iommus], p->config.mem);
     for (unsigned i = 0; i < p->config.nr; i++)
@@ -332,6 +366,14 @@ bool passthrough_drop_slots(struct passthrough *p)
         dropped |= d->pci ? vfio_pci_drop_slots(d->pci) : vfio_platform_drop_slots(d->platform);
     }
     return dropped;
+}
+
+uint64_t passthrough_dma_end(const struct passthrough *p)
+{
+    struct vfio_dma_limits limits;
+    if (!p->kernel || vfio_dma_get_limits(vfio_kernel_iommu(p->kernel), &limits))
+        return UINT64_MAX;
+    return vfio_dma_end(&limits);
 }
 
 void passthrough_describe(const struct passthrough *p)

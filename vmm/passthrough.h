@@ -17,6 +17,7 @@ struct mem;
 struct pci_bus;
 struct vfio_iommu;
 struct vfio_kernel;
+struct vfio_p2p;
 struct vfio_pci;
 struct vfio_platform;
 struct vfio_user;
@@ -54,6 +55,7 @@ struct passthrough {
     struct passthrough_device device[OPTIONS_VFIO_MAX];
     struct vfio_iommu *mapped[OPTIONS_VFIO_MAX]; /* RAM is mapped there */
     unsigned iommus;
+    struct vfio_p2p *p2p; /* of the kernel's PCI devices, where there is more than one card */
     struct vfio_platform_room room;
 };
 
@@ -65,6 +67,8 @@ void passthrough_close(struct passthrough *p);
 int passthrough_reset(struct passthrough *p);
 /* See vfio_pci_drop_slots(); from a vCPU thread. */
 bool passthrough_drop_slots(struct passthrough *p);
+/* The first address that the kernel's IOMMU cannot map; UINT64_MAX: none, or not known. */
+uint64_t passthrough_dma_end(const struct passthrough *p);
 /* Notes of what the guest got and where, once BARs are assigned. */
 void passthrough_describe(const struct passthrough *p);
 /* Those that a guest finds in its ACPI tables only; OUT has room for all devices and lives

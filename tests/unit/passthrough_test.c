@@ -294,6 +294,47 @@ Test(passthrough_start, by_id_another_each_time)
     close_all();
 }
 
+/* Their BARs are each other's DMA targets where the kernel has several cards. */
+Test(passthrough_start, peers)
+{
+    static const char *const name[] = {"42:00.0", "42:00.1", "unix:one.sock", "43:00.0"};
+    fake_sysfs_device("0000:42:00.1", FAKE_GROUP, "vfio-pci");
+    fake_sysfs_device("0000:43:00.0", 16, "vfio-pci");
+    name_devices(4, name);
+    cr_assert_eq(open_all(1), 0, "%s", fake_log());
+    cr_expect_null(p.p2p, "a single device");
+    passthrough_close(&p);
+    cr_assert_eq(open_all(3), 0, "%s", fake_log());
+    cr_expect_null(p.p2p, "functions of one card; a server");
+    passthrough_close(&p);
+    cr_assert_eq(open_all(4), 0, "%s", fake_log());
+    cr_expect_not_null(p.p2p);
+    close_all();
+}
+
+Test(passthrough_start, where_dma_ends)
+{
+    static const char *const name[] = {"42:00.0"};
+    static uint64_t answer[16];
+    struct vfio_iommu_type1_info info = {.flags = VFIO_IOMMU_INFO_CAPS,
+                                         .cap_offset = sizeof(info) + 8};
+    struct vfio_iommu_type1_info_cap_iova_range cap = {
+        {VFIO_IOMMU_TYPE1_INFO_CAP_IOVA_RANGE, 1, 0}, 1, 0};
+    struct vfio_iova_range range = {0, (1ULL << 39) - 1};
+    uint8_t *at = (uint8_t *)answer;
+    memcpy(at, &info, sizeof(info));
+    memcpy(at + info.cap_offset, &cap, sizeof(cap));
+    memcpy(at + info.cap_offset + sizeof(cap), &range, sizeof(range));
+    name_devices(1, name);
+    cr_assert_eq(open_all(0), 0);
+    cr_expect_eq(passthrough_dma_end(&p), UINT64_MAX, "no device of the kernel");
+    passthrough_close(&p);
+    cr_assert_eq(open_all(1), 0, "%s", fake_log());
+    k->iommu = (struct fake_answer){answer, sizeof(answer), 0};
+    cr_expect_eq(passthrough_dma_end(&p), 1ULL << 39);
+    close_all();
+}
+
 Test(passthrough_start, a_card_twice)
 {
     static const char *const name[] = {"42:00.0", "42:00"};

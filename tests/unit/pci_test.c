@@ -706,14 +706,14 @@ Test(pci, assign_failure_has_the_figures)
     FILE *file = tmpfile();
     int saved = dup(2);
     char text[2048];
-    uint64_t size, align;
+    struct pci_mmio64_need need;
 
     cr_assert(file);
     cr_assert_eq(pci_dev_set_bar(dev, 0, GIB, MEM), 0);
     cr_assert_eq(pci_dev_set_bar(dev, 1, MIB, MEM), 0);
     dup2(fileno(file), 2);
     int err = pci_bus_assign(&r->bus);
-    pci_bus_mmio64_need(&r->bus, &size, &align); /* only counts */
+    cr_expect_eq(pci_bus_set_mmio64(&r->bus, 0, 1ULL << 40, &need), 0, "only counts");
     dup2(saved, 2);
     close(saved);
     rewind(file);
@@ -729,49 +729,141 @@ Test(pci, assign_failure_has_the_figures)
     rig_free(r);
 }
 
-/* Whatever the mix: a window of the size and alignment asked for is enough. */
-Test(pci, need_is_enough_for_assign)
+static uint64_t bar_end(const struct pci_dev *dev, unsigned bar)
+{
+    return pci_bar_value(dev, bar) + MAX(dev->bar[bar].size, LAYOUT_PAGE_SIZE);
+}
+
+/* Whatever the mix: all fit, none overlaps another, the window is right, and a second time all
+ * is the same. */
+Test(pci, window_is_enough_for_assign)
 {
     unsigned seed = 1;
 
     for (unsigned round = 0; round < 200; round++) {
         struct rig *r = rig_new();
+        uint64_t ram = LAYOUT_HIGH_RAM + rand_r(&seed) % 64 * (GIB / 4), end = 0;
         for (unsigned i = 0; i < 8; i++) {
             struct pci_dev *dev = add(r, i, PCI_DEVFN(i + 1, 0));
             for (unsigned bar = 0; bar < 6; bar += 2)
-                pci_dev_set_bar(dev, bar, 1ULL << (4 + rand_r(&seed) % 38),
+                pci_dev_set_bar(dev, bar, 1ULL << (4 + rand_r(&seed) % 35),
                                 WIDE | (rand_r(&seed) & 1 ? PREF : 0));
         }
-        uint64_t size, align;
-        pci_bus_mmio64_need(&r->bus, &size, &align);
-        cr_assert(is_pow2(align) && align >= LAYOUT_PAGE_SIZE);
-        r->bus.mmio64_base = align_up(LAYOUT_HIGH_RAM + 1, align);
-        r->bus.mmio64_size = size;
+        struct pci_mmio64_need need;
+        cr_assert_eq(pci_bus_set_mmio64(&r->bus, ram, 1ULL << 46, &need), 0);
+        cr_assert_eq(r->bus.mmio64_base % GIB, 0);
+        cr_assert_geq(r->bus.mmio64_base, ram);
         cr_assert_eq(pci_bus_assign(&r->bus), 0, "round %u", round);
         for (unsigned i = 0; i < 8; i++) {
-            command(r, &r->fn[i].dev, ON);
-            for (unsigned bar = 0; bar < 6; bar += 2)
-                cr_assert(r->fn[i].dev.bar[bar].mapped &&
-                              (IN32(&r->fn[i].dev, bar) || IN64(&r->fn[i].dev, bar)),
+            struct pci_dev *dev = &r->fn[i].dev;
+            command(r, dev, ON); /* would fail where two overlap */
+            for (unsigned bar = 0; bar < 6; bar += 2) {
+                cr_assert(dev->bar[bar].mapped && (IN32(dev, bar) || IN64(dev, bar)),
                           "round %u", round);
+                end = MAX(end, bar_end(dev, bar));
+            }
         }
+        cr_assert(!need.dev || end == need.end, "round %u", round);
+        uint64_t before = pci_bar_value(&r->fn[7].dev, 4);
+        pci_bus_reset(&r->bus);
+        cr_assert_eq(pci_bus_assign(&r->bus), 0);
+        cr_assert_eq(pci_bar_value(&r->fn[7].dev, 4), before, "round %u", round);
         rig_free(r);
     }
 }
 
-Test(pci, need_of_nothing_and_of_the_largest)
+/* An IOMMU of 39 bits: the largest first from an address that suits it, with all others behind
+ * it, would end at 576 GiB. */
+Test(pci, small_ones_fill_the_gap_below_the_largest)
+{
+    struct rig *r = rig_new();
+    struct pci_dev *a = add(r, 0, PCI_DEVFN(1, 0)), *b = add(r, 1, PCI_DEVFN(2, 0));
+    struct pci_mmio64_need need;
+
+    cr_assert_eq(pci_dev_set_bar(a, 0, 64 * GIB, WIDE | PREF), 0);
+    cr_assert_eq(pci_dev_set_bar(a, 2, 32 * MIB, WIDE | PREF), 0);
+    cr_assert_eq(pci_dev_set_bar(b, 0, 256 * GIB, WIDE | PREF), 0);
+    cr_assert_eq(pci_dev_set_bar(b, 2, 16, WIDE | PREF), 0);
+    cr_assert_eq(pci_bus_set_mmio64(&r->bus, 5 * GIB, 1ULL << 39, &need), 0,
+                 "both fit below 512 GiB");
+    cr_expect_eq(need.end, 512 * GIB);
+    cr_expect(need.dev == b && need.bar == 0, "the largest");
+    cr_expect_eq(r->bus.mmio64_base, 5 * GIB);
+    cr_expect_eq(r->bus.mmio64_size, 507 * GIB, "no room above the limit");
+    cr_assert_eq(pci_bus_assign(&r->bus), 0);
+    cr_expect_eq(pci_bar_value(b, 0), 256 * GIB);
+    cr_expect_eq(pci_bar_value(a, 0), 64 * GIB);
+    cr_expect_eq(pci_bar_value(a, 2), 5 * GIB);
+    cr_expect_eq(pci_bar_value(b, 2), 5 * GIB + 32 * MIB);
+    rig_free(r);
+}
+
+/* 1 to 128 GiB, two of each, above 129 GiB of RAM: one of each size goes into the gap below the
+ * largest until that is full to the last GiB, the other one behind it. */
+Test(pci, every_gap_is_filled)
+{
+    struct rig *r = rig_new();
+    struct pci_mmio64_need need;
+
+    for (unsigned i = 0; i < 8; i++) {
+        struct pci_dev *dev = add(r, i, PCI_DEVFN(i + 1, 0));
+        cr_assert_eq(pci_dev_set_bar(dev, 0, GIB << i, WIDE | PREF), 0);
+        cr_assert_eq(pci_dev_set_bar(dev, 2, GIB << i, WIDE | PREF), 0);
+    }
+    cr_assert_eq(pci_bus_set_mmio64(&r->bus, 129 * GIB, 1ULL << 46, &need), 0);
+    cr_assert_eq(pci_bus_assign(&r->bus), 0);
+    for (unsigned i = 0; i < 8; i++) {
+        uint64_t size = GIB << i;
+        uint64_t first = align_up(129 * GIB, size);
+        cr_expect_eq(pci_bar_value(&r->fn[i].dev, 0), first, "%u", i);
+        cr_expect_eq(pci_bar_value(&r->fn[i].dev, 2),
+                     i < 7 ? 640 * GIB - 2 * size : first + size);
+    }
+    rig_free(r);
+}
+
+Test(pci, room_for_one_more_of_the_largest)
 {
     struct rig *r = rig_new();
     struct pci_dev *dev = add(r, 0, PCI_DEVFN(1, 0));
-    uint64_t size, align;
+    struct pci_mmio64_need need;
 
     cr_assert_eq(pci_dev_set_bar(dev, 0, MIB, WIDE), 0);
-    pci_bus_mmio64_need(&r->bus, &size, &align);
-    cr_expect(size == 0 && align == LAYOUT_PAGE_SIZE, "it goes below 4 GiB");
+    cr_assert_eq(pci_bus_set_mmio64(&r->bus, 0, 1ULL << 46, &need), 0);
+    cr_expect(!need.dev && !need.end && !r->bus.mmio64_size, "it goes below 4 GiB");
     cr_assert_eq(pci_dev_set_bar(dev, 2, 128 * GIB, WIDE | PREF), 0);
     cr_assert_eq(pci_dev_set_bar(dev, 4, 32 * MIB, WIDE | PREF), 0);
-    pci_bus_mmio64_need(&r->bus, &size, &align);
-    cr_expect(size == 128 * GIB + 32 * MIB && align == 128 * GIB);
+    cr_assert_eq(pci_bus_set_mmio64(&r->bus, 0, 1ULL << 46, &need), 0);
+    cr_expect_eq(need.end, 256 * GIB);
+    cr_expect_eq(r->bus.mmio64_base, 4 * GIB);
+    cr_expect_eq(r->bus.mmio64_size, 380 * GIB);
+    cr_assert_eq(pci_bus_set_mmio64(&r->bus, 0, 256 * GIB, &need), 0);
+    cr_expect_eq(r->bus.mmio64_size, 252 * GIB);
+    cr_expect_eq(pci_bus_set_mmio64(&r->bus, 0, 256 * GIB - 1, &need), -ENOSPC);
+    cr_expect(need.end == 256 * GIB && need.dev == dev && need.bar == 2);
+    cr_expect_eq(r->bus.mmio64_size, 0);
+    rig_free(r);
+}
+
+/* 0xFD_0000_0000-0xFF_FFFF_FFFF: the window ends below it, or begins above it. */
+Test(pci, window_leaves_amds_hole_out)
+{
+    struct rig *r = rig_new();
+    struct pci_dev *dev = add(r, 0, PCI_DEVFN(1, 0));
+    struct pci_mmio64_need need;
+
+    cr_assert_eq(pci_dev_set_bar(dev, 0, 256 * GIB, WIDE | PREF), 0);
+    cr_assert_eq(pci_dev_set_bar(dev, 2, 256 * GIB, WIDE | PREF), 0);
+    cr_assert_eq(pci_bus_set_mmio64(&r->bus, 0, 1ULL << 46, &need), 0);
+    cr_expect_eq(need.end, 768 * GIB);
+    cr_expect_eq(r->bus.mmio64_base + r->bus.mmio64_size, 0xfd00000000);
+    cr_assert_eq(pci_bus_set_mmio64(&r->bus, 257 * GIB, 1ULL << 46, &need), 0);
+    cr_expect_eq(r->bus.mmio64_base, TIB);
+    cr_expect_eq(need.end, TIB + 512 * GIB);
+    cr_expect_eq(pci_bus_set_mmio64(&r->bus, 257 * GIB, TIB, &need), -ENOSPC);
+    cr_assert_eq(pci_bus_set_mmio64(&r->bus, TIB + GIB, 1ULL << 46, &need), 0, "RAM is there");
+    cr_expect_eq(r->bus.mmio64_base, TIB + GIB);
+    cr_expect_eq(need.end, TIB + 768 * GIB);
     rig_free(r);
 }
 
@@ -780,7 +872,7 @@ Test(pci, need_does_not_overflow)
 {
     struct rig *r = rig_new();
     struct pci_dev *dev = calloc(248, sizeof(*dev));
-    uint64_t size, align;
+    struct pci_mmio64_need need;
 
     cr_assert(dev);
     for (unsigned i = 0; i < 248; i++) {
@@ -789,9 +881,9 @@ Test(pci, need_does_not_overflow)
             cr_assert_eq(pci_dev_set_bar(&dev[i], bar, 1ULL << 51, WIDE), 0);
         cr_assert_eq(pci_bus_add(&r->bus, &dev[i], (uint8_t)(8 + i)), 0);
     }
-    pci_bus_mmio64_need(&r->bus, &size, &align);
-    cr_expect_eq(size, 744ULL << 51);
-    cr_expect_eq(align, 1ULL << 51);
+    cr_expect_eq(pci_bus_set_mmio64(&r->bus, 0, 1ULL << 52, &need), -ENOSPC);
+    cr_expect_eq(need.end, 745ULL << 51);
+    cr_expect_eq(need.dev, &dev[0]);
     for (unsigned i = 0; i < 248; i++)
         pci_bus_remove(&r->bus, &dev[i]);
     rig_free(r);

@@ -152,6 +152,21 @@ Test(vfio_dma, more_ranges_than_room_are_left_to_the_kernel)
     cr_expect_eq(vfio_dma_map_ram(&io.iommu, &mem), 0);
 }
 
+Test(vfio_dma, where_the_iommu_ends)
+{
+    struct vfio_dma_limits limits;
+    cr_assert_eq(vfio_dma_get_limits(&io.iommu, &limits), 0);
+    cr_expect_eq(vfio_dma_end(&limits), UINT64_MAX, "not known");
+    io.nr = 2;
+    io.range[0] = (struct vfio_iova_range){0xfef00000, (1ULL << 39) - 1};
+    io.range[1] = (struct vfio_iova_range){0, LOW - 1};
+    cr_assert_eq(vfio_dma_get_limits(&io.iommu, &limits), 0);
+    cr_expect_eq(vfio_dma_end(&limits), 1ULL << 39);
+    io.range[1].end = UINT64_MAX;
+    cr_assert_eq(vfio_dma_get_limits(&io.iommu, &limits), 0);
+    cr_expect_eq(vfio_dma_end(&limits), UINT64_MAX, "no wrap");
+}
+
 Test(vfio_dma, page_size)
 {
     io.pgsizes = 0x40000000 | 0x200000;
