@@ -33,7 +33,7 @@ includes() {
 
 # Where system calls to KVM and VFIO are made: to narrate, count and fail them, few places.
 ioctls() {
-    grep -lE '\bioctl\(' ./*/*.c | grep -vE '^\./(vmm/(kvm|vcpu|vcpu_state)|vfio/vfio_kernel(_dev)?)\.c$'
+    grep -lE '\bioctl\(' ./*/*.c | grep -vE '^\./(vmm/(kvm|vcpu|vcpu_state)|vfio/vfio_(kernel|kernel_dev|container|iommufd))\.c$'
 }
 
 # `file.c` and `function()` in the README's and the guides' tours exist.

@@ -1,11 +1,11 @@
 /*
  * vfio.h: one interface to a passed-through device, whoever provides it.
  *
- * A provider (vfio_kernel.c: the kernel's group and container; vfio_user.c: a server behind a
- * socket) opens devices; the PCI logic (vfio_pci*.c) and the platform logic are written once,
- * over these calls. Only providers make VFIO system calls.
- * Sizes, flags and offsets that a provider hands up come from a device that is not trusted: the
- * provider has checked that they are consistent (areas inside the region, no wrap).
+ * A provider (vfio_kernel.c: the kernel, by group and container or by iommufd; vfio_user.c: a
+ * server behind a socket) opens devices; the PCI logic (vfio_pci*.c) and the platform logic are
+ * written once, over these calls. Only providers make VFIO system calls. Sizes, flags and
+ * offsets that a provider hands up come from a device that is not trusted: the provider has
+ * checked that they are consistent (areas inside the region, no wrap).
  *
  * Flags are those of linux/vfio.h: VFIO_REGION_INFO_FLAG_*, VFIO_IRQ_INFO_*, VFIO_IRQ_SET_*.
  */
@@ -54,7 +54,7 @@ struct vfio_region {
 };
 
 /*
- * Where a device's DMA goes: one for all devices of a kernel container, one for each
+ * Where a device's DMA goes: one for all devices of the kernel, one for each
  * vfio-user server. IOVA = gpa: the guest's view is the device's.
  */
 struct vfio_iommu {
@@ -120,22 +120,35 @@ struct vfio_device {
     bool wants_msi_control;
 };
 
-/* ---- vfio_kernel.c: /dev/vfio/vfio, groups, devices ---- */
+/* ---- vfio_kernel.c: /dev/vfio, /dev/iommu ---- */
 
 struct vfio_kernel;
 
-/* Opens nothing yet. HV is told of every group (KVM_VFIO) before a device of it is opened. */
-int vfio_kernel_create(struct vfio_kernel **out, struct hv *hv);
-/* After all its devices are closed: releases the groups and the container. NULL is fine. */
+/*
+ * The kernel has two ways to its devices: by groups in a container, and by a node of each
+ * device and an iommufd (Linux 6.6). One is for all devices of a VM; which, is not seen
+ * afterwards. Opens nothing yet. HV is told of every group or device (KVM_VFIO) before a device
+ * is opened.
+ */
+int vfio_kernel_create(struct vfio_kernel **out, struct hv *hv, bool iommufd);
+/*
+ * Which one, where the user does not care, for the NR devices at SYSFS: groups where this user
+ * may have them, else iommufd where he may have that, else what is there at all. Groups first:
+ * iommufd cannot map a device's memory for another device's DMA (before Linux 6.19, and then in
+ * another manner).
+ */
+bool vfio_kernel_prefers_iommufd(const char *const *sysfs, unsigned nr);
+/* After all its devices are closed: releases the groups and the container, or the iommufd. NULL
+ * is fine. */
 void vfio_kernel_destroy(struct vfio_kernel *kernel);
 
 /*
- * Opens the group of the PCI device SYSFS (a path such as /sys/bus/pci/devices/0000:42:00.0),
- * checks that it is viable, attaches it to the container. Every device's group first
- * (vfio_kernel_open_group), then RAM is mapped (vfio_dma_map_ram), then the devices are opened.
+ * Attaches the device SYSFS (a path such as /sys/bus/pci/devices/0000:42:00.0) to the IOMMU:
+ * its group, if viable, to the container, or itself to the iommufd. Every device first
+ * (vfio_kernel_attach), then RAM is mapped (vfio_dma_map_ram), then the devices are opened.
  * Errors are logged with every device of the group, its driver and the command that frees it.
  */
-int vfio_kernel_open_group(struct vfio_kernel *kernel, const char *sysfs);
+int vfio_kernel_attach(struct vfio_kernel *kernel, const char *sysfs);
 struct vfio_iommu *vfio_kernel_iommu(struct vfio_kernel *kernel);
 int vfio_kernel_open_device(struct vfio_kernel *kernel, const char *sysfs,
                             struct vfio_device **out);

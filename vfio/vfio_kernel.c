@@ -1,14 +1,10 @@
 /*
- * vfio_kernel.c: the kernel's VFIO: container, groups, DMA mappings.
+ * vfio_kernel.c: the kernel's VFIO: what its two ways, groups in a container (vfio_container.c)
+ * and an iommufd (vfio_iommufd.c), have in common.
  *
- * Linux Documentation/driver-api/vfio.rst, "VFIO Usage Example", and linux/vfio.h. The kernel
- * dictates the order: container, group (viable: no device of it belongs to a host driver),
- * group into container, IOMMU type (once, type 1 v2), KVM told of the group, memory mapped,
- * device opened. One container serves all groups, so RAM is pinned and mapped once; a group is
- * opened once however many of its devices are passed through (a second open is EBUSY).
- *
- * What can be seen in sysfs is checked first: it gives better messages than an errno. Left out:
- * no-IOMMU mode (a guest's DMA would hit the host's memory), a VF token, iommufd.
+ * Linux Documentation/driver-api/vfio.rst. What can be seen in sysfs is checked first: it gives
+ * better messages than an errno. Left out: no-IOMMU mode (a guest's DMA would hit the host's
+ * memory), a VF token.
  * Main thread only.
  */
 #include "vfio/vfio_kernel.h"
@@ -20,148 +16,54 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
-#include "vfio/vfio_info.h"
 #include "vfio/vfio_sysfs.h"
 #include "vmm/hv.h"
 #include "vmm/log.h"
 #include "vmm/util.h"
 
-#define CONTAINER "/dev/vfio/vfio"
+/* ---- files: groups, or devices' own nodes ---- */
 
-/* How to free DEVICES, of the same bus as SYSFS, from their host drivers: see sysfs-bus-pci and
- * sysfs-bus-platform. The buses' drivers are called vfio-pci, vfio-platform, vfio-amba. */
-struct bind_command {
-    char bus[16];
-    char text[512];
-};
-
-static void bind_command(const char *sysfs, const char *devices, struct bind_command *out)
+int vfio_kernel_create(struct vfio_kernel **out, struct hv *hv, bool iommufd)
 {
-    vfio_sysfs_bus(sysfs, out->bus, sizeof(out->bus));
-    snprintf(out->text, sizeof(out->text),
-             "run as root: modprobe vfio-%s; for d in %s; do cd /sys/bus/%s/devices/$d; "
-             "echo vfio-%s > driver_override; echo $d > driver/unbind; "
-             "echo $d > /sys/bus/%s/drivers_probe; done",
-             out->bus, devices, out->bus, out->bus, out->bus);
-}
-
-/* ---- DMA ---- */
-
-static void read_ranges(const struct vfio_iommu_type1_info *info, struct vfio_iova_range *range,
-                        unsigned room, unsigned *nr)
-{
-    struct vfio_iommu_type1_info_cap_iova_range cap;
-    struct vfio_iova_range next;
-    uint32_t at = vfio_info_find_cap(info, info->cap_offset,
-                                     VFIO_IOMMU_TYPE1_INFO_CAP_IOVA_RANGE, &cap, sizeof(cap));
-    *nr = 0;
-    for (uint64_t i = 0; at && i < cap.nr_iovas; i++) {
-        if (!vfio_info_read(info, at + sizeof(cap) + i * sizeof(next), &next, sizeof(next)))
-            return;
-        if (*nr < room)
-            range[*nr] = next;
-        ++*nr;
-    }
-}
-
-static int iommu_info(struct vfio_iommu *iommu, struct vfio_iova_range *range, unsigned nr,
-                      uint64_t *pgsizes, uint32_t *avail)
-{
-    const struct vfio_kernel *kernel = container_of(iommu, struct vfio_kernel, iommu);
-    struct vfio_iommu_type1_info head = {0}, *info;
-    struct vfio_iommu_type1_info_dma_avail cap;
-    unsigned found = 0;
-    void *answer;
-
-    int err = vfio_kernel_get_info(kernel->container, VFIO_IOMMU_GET_INFO, &head, sizeof(head),
-                                   &answer);
-    if (!answer)
-        return err;
-    info = answer;
-    *pgsizes = info->flags & VFIO_IOMMU_INFO_PGSIZES ? info->iova_pgsizes : 0;
-    *avail = UINT32_MAX;
-    if (info->flags & VFIO_IOMMU_INFO_CAPS) {
-        read_ranges(info, range, nr, &found);
-        if (vfio_info_find_cap(info, info->cap_offset, VFIO_IOMMU_TYPE1_INFO_DMA_AVAIL, &cap,
-                               sizeof(cap)))
-            *avail = cap.avail;
-    }
-    free(answer);
-    return (int)found;
-}
-
-/* FD is for providers in another process; the kernel sees our memory. */
-static int iommu_map(struct vfio_iommu *iommu, uint64_t iova, uint64_t size, void *hva, int fd,
-                     uint64_t fd_offset)
-{
-    const struct vfio_kernel *kernel = container_of(iommu, struct vfio_kernel, iommu);
-    struct vfio_iommu_type1_dma_map map = {
-        .argsz = sizeof(map),
-        .flags = VFIO_DMA_MAP_FLAG_READ | VFIO_DMA_MAP_FLAG_WRITE,
-        .vaddr = (uintptr_t)hva,
-        .iova = iova,
-        .size = size,
-    };
-    (void)fd;
-    (void)fd_offset;
-    return ioctl(kernel->container, VFIO_IOMMU_MAP_DMA, &map) < 0 ? -errno : 0;
-}
-
-static int iommu_unmap(struct vfio_iommu *iommu, uint64_t iova, uint64_t size)
-{
-    const struct vfio_kernel *kernel = container_of(iommu, struct vfio_kernel, iommu);
-    struct vfio_iommu_type1_dma_unmap unmap = {
-        .argsz = sizeof(unmap), .iova = iova, .size = size};
-    if (ioctl(kernel->container, VFIO_IOMMU_UNMAP_DMA, &unmap) < 0)
-        return -errno;
-    return unmap.size == size ? 0 : -ENOENT;
-}
-
-static const struct vfio_iommu_ops iommu_ops = {
-    .info = iommu_info,
-    .map = iommu_map,
-    .unmap = iommu_unmap,
-};
-
-/* ---- container and groups ---- */
-
-int vfio_kernel_create(struct vfio_kernel **out, struct hv *hv)
-{
+    const char *name = iommufd ? VFIO_IOMMUFD : VFIO_CONTAINER;
     struct vfio_kernel *kernel = malloc(sizeof(*kernel));
     if (!kernel) {
-        log_error(CONTAINER, "cannot open container: out of memory; free some on the host");
+        log_error(name, "cannot open it: out of memory; free some on the host");
         return -ENOMEM;
     }
     *kernel = (struct vfio_kernel){
-        .iommu = {.ops = &iommu_ops, .name = CONTAINER},
+        .iommu = {.ops = iommufd ? &vfio_iommufd_ops : &vfio_container_ops, .name = name},
         .hv = hv,
-        .container = -1,
+        .is_iommufd = iommufd,
+        .fd = -1,
     };
     *out = kernel;
     return 0;
 }
 
-/* The hypervisor's reference goes first: a kernel before 6.0 counts it as a user of the group,
- * which then cannot leave the container. */
-static void release_group(struct vfio_kernel *kernel, struct vfio_kernel_group *group)
+/* The hypervisor's reference goes first: it would keep a device open, and a kernel before 6.0
+ * counts it as a user of the group, which then cannot leave the container. */
+void vfio_kernel_release(struct vfio_kernel *kernel, struct vfio_kernel_file *file)
 {
-    kernel->hv->ops->vfio_file_remove(kernel->hv, group->fd);
-    ioctl(group->fd, VFIO_GROUP_UNSET_CONTAINER);
-    close(group->fd);
-    free(group);
+    struct vfio_kernel_file **at = &kernel->files;
+    while (*at != file)
+        at = &(*at)->next;
+    *at = file->next;
+    kernel->hv->ops->vfio_file_remove(kernel->hv, file->fd);
+    if (!kernel->is_iommufd)
+        ioctl(file->fd, VFIO_GROUP_UNSET_CONTAINER);
+    close(file->fd);
+    free(file);
 }
 
 void vfio_kernel_destroy(struct vfio_kernel *kernel)
 {
     if (!kernel)
         return;
-    while (kernel->groups) {
-        struct vfio_kernel_group *group = kernel->groups;
-        kernel->groups = group->next;
-        release_group(kernel, group);
-    }
-    if (kernel->container >= 0)
-        close(kernel->container);
+    while (kernel->files)
+        vfio_kernel_release(kernel, kernel->files);
+    if (kernel->fd >= 0)
+        close(kernel->fd);
     free(kernel);
 }
 
@@ -170,17 +72,44 @@ struct vfio_iommu *vfio_kernel_iommu(struct vfio_kernel *kernel)
     return &kernel->iommu;
 }
 
-const struct vfio_kernel_group *vfio_kernel_find_group(const struct vfio_kernel *kernel,
-                                                       uint32_t number)
+const struct vfio_kernel_file *vfio_kernel_find(const struct vfio_kernel *kernel,
+                                                const char *node)
 {
-    const struct vfio_kernel_group *group = kernel->groups;
-    while (group && (uint32_t)group->number != number)
-        group = group->next;
-    return group;
+    const struct vfio_kernel_file *file = kernel->files;
+    while (file && strcmp(file->node, node) != 0)
+        file = file->next;
+    return file;
 }
 
-/* Opens NODE on behalf of device NAME; MISSING says why it may not be there. */
-static int open_node(const char *name, const char *node, const char *missing)
+int vfio_kernel_add(struct vfio_kernel *kernel, const char *name, const char *node, int fd)
+{
+    struct vfio_kernel_file *file = malloc(sizeof(*file));
+    int err = file ? kernel->hv->ops->vfio_file_add(kernel->hv, fd) : -ENOMEM;
+    if (err) {
+        log_error(name, "cannot tell KVM of %s: %s; the kernel needs CONFIG_KVM_VFIO", node,
+                  strerror(-err));
+        free(file);
+        close(fd);
+        return err;
+    }
+    *file = (struct vfio_kernel_file){.next = kernel->files, .fd = fd};
+    snprintf(file->node, sizeof(file->node), "%s", node);
+    kernel->files = file;
+    return 0;
+}
+
+void vfio_kernel_close_device(struct vfio_kernel *kernel, int fd)
+{
+    struct vfio_kernel_file *file = kernel->files;
+    while (file && file->fd != fd)
+        file = file->next;
+    if (file)
+        vfio_kernel_release(kernel, file);
+    else
+        close(fd);
+}
+
+int vfio_kernel_open_node(const char *name, const char *node, const char *missing)
 {
     char holder[160];
     int fd = open(node, O_RDWR | O_CLOEXEC);
@@ -208,39 +137,15 @@ static int open_node(const char *name, const char *node, const char *missing)
     return err;
 }
 
-static int open_container(struct vfio_kernel *kernel, const char *name)
-{
-    int fd = open_node(name, CONTAINER,
-                       "the vfio module is not loaded; run as root: modprobe "
-                       "vfio-pci");
-    if (fd < 0)
-        return fd;
-    int version = ioctl(fd, VFIO_GET_API_VERSION);
-    if (version != VFIO_API_VERSION) {
-        log_error(name,
-                  "cannot use " CONTAINER ": it speaks version %d of the VFIO API, not "
-                  "%d; use another kernel",
-                  version, VFIO_API_VERSION);
-        goto close_fd;
-    }
-    if (ioctl(fd, VFIO_CHECK_EXTENSION, VFIO_TYPE1v2_IOMMU) <= 0) {
-        log_error(name, "cannot use " CONTAINER ": it has no type 1 v2 IOMMU; run as root: "
-                        "modprobe vfio_iommu_type1");
-        goto close_fd;
-    }
-    kernel->container = fd;
-    return 0;
-close_fd:
-    close(fd);
-    return -ENOTSUP;
-}
+/* ---- what stands in the way ---- */
 
-/* The group's number, or why there is no way to isolate the device's DMA. */
-static int check_group(const char *sysfs, const char *name)
+/* Whether there is a way to isolate the device's DMA. A kernel without CONFIG_VFIO_GROUP gives
+ * no group to a mediated device. */
+static int check_group(const struct vfio_kernel *kernel, const char *sysfs, const char *name)
 {
     char noiommu[32];
     int number = vfio_sysfs_group(sysfs);
-    if (number < 0) {
+    if (number < 0 && !(kernel->is_iommufd && vfio_sysfs_has(sysfs, "vfio-dev"))) {
         log_error(name,
                   "cannot isolate device: it is in no IOMMU group, so the IOMMU is off or "
                   "missing; turn VT-d or AMD-Vi on in the firmware and boot the host with "
@@ -255,137 +160,126 @@ static int check_group(const char *sysfs, const char *name)
                   "enable_unsafe_noiommu_mode off");
         return -ENOTSUP;
     }
-    return number;
+    return 0;
+}
+
+/* What `minivmm host` takes for the device: only PCI devices are found by their name. */
+static const char *host_name(const char *sysfs)
+{
+    unsigned addr[4];
+    const char *name = vfio_sysfs_name(sysfs);
+    return vfio_sysfs_pci_address(name, addr) ? name : sysfs;
 }
 
 static int check_driver(const char *sysfs, const char *name)
 {
-    struct bind_command bind;
-    char driver[64];
+    char driver[64], bus[16];
     vfio_sysfs_driver(sysfs, driver, sizeof(driver));
     if (vfio_sysfs_is_vfio(sysfs, driver))
         return 0;
-    bind_command(sysfs, name, &bind);
-    log_error(name, "cannot use device: it is bound to %s%s, not to vfio-%s; %s",
-              driver[0] ? "the host's driver " : "no driver", driver, bind.bus, bind.text);
+    vfio_sysfs_bus(sysfs, bus, sizeof(bus));
+    log_error(name,
+              "cannot use device: it is bound to %s%s, not to vfio-%s; run as root: minivmm "
+              "host bind %s",
+              driver[0] ? "the host's driver " : "no driver", driver, bus, host_name(sysfs));
     return driver[0] ? -EBUSY : -ENODEV;
 }
 
-static int check_viable(const char *sysfs, const char *name, int number, int fd)
+void vfio_kernel_not_viable(const char *sysfs, const struct vfio_sysfs_neighbours *near)
 {
-    struct bind_command bind;
-    struct vfio_group_status status = {.argsz = sizeof(status)};
-    struct vfio_sysfs_neighbours near;
-    if (ioctl(fd, VFIO_GROUP_GET_STATUS, &status) < 0) {
-        int err = -errno;
-        log_error(name, "cannot use IOMMU group %d: %s; dmesg may tell more", number,
-                  strerror(-err));
-        return err;
+    log_error(vfio_sysfs_name(sysfs),
+              "cannot use IOMMU group %d (%s): drivers of the host use it too; run as root: "
+              "minivmm host bind %s",
+              vfio_sysfs_group(sysfs), near->all, host_name(sysfs));
+}
+
+void vfio_kernel_not_remapped(const char *name, const char *module)
+{
+    log_error(name,
+              "cannot attach device: this machine does not remap interrupts (dmesg may tell "
+              "more); turn that on in the firmware, or trust the guest and run as root: echo "
+              "1 > /sys/module/%s/parameters/allow_unsafe_interrupts",
+              module);
+}
+
+void vfio_kernel_not_opened(const char *name, int err)
+{
+    const char *hint = "dmesg may tell more";
+    if (err == -ENODEV)
+        hint = "its driver took it out of VFIO; bind it again";
+    else if (err == -EACCES)
+        hint = "it is a virtual function whose physical function has a VF token, which is not "
+               "supported; bind that one to its own driver";
+    else if (err == -EBUSY)
+        hint = "somebody else uses it; stop that first";
+    log_error(name, "cannot open device: %s; %s", strerror(-err), hint);
+}
+
+/* ---- both ways ---- */
+
+/* The file that stands for the device, also where it does not exist. */
+static void node_of(const char *sysfs, bool iommufd, char *node, size_t size)
+{
+    if (!iommufd)
+        snprintf(node, size, "/dev/vfio/%d", vfio_sysfs_group(sysfs));
+    else if (vfio_sysfs_cdev(sysfs, node, size))
+        snprintf(node, size, "/dev/vfio/devices/vfio*");
+}
+
+static bool reachable(const char *const *sysfs, unsigned nr, bool iommufd, int mode)
+{
+    char node[VFIO_NODE_SIZE];
+    bool ok = access(iommufd ? VFIO_IOMMUFD : VFIO_CONTAINER, mode) == 0;
+    for (unsigned i = 0; i < nr && ok; i++) {
+        node_of(sysfs[i], iommufd, node, sizeof(node));
+        ok = access(node, mode) == 0;
     }
-    if (status.flags & VFIO_GROUP_FLAGS_VIABLE)
-        return 0;
-    vfio_sysfs_neighbours(number, &near);
-    bind_command(sysfs, near.in_use[0] ? near.in_use : name, &bind);
-    log_error(name, "cannot use IOMMU group %d (%s): drivers of the host use it too; %s",
-              number, near.all, bind.text);
-    return -EPERM;
+    return ok;
 }
 
-/* The first group brings the IOMMU with it; the kernel attaches later ones when they join. */
-static int join_container(struct vfio_kernel *kernel, const char *name, int number, int fd)
+bool vfio_kernel_prefers_iommufd(const char *const *sysfs, unsigned nr)
 {
-    if (ioctl(fd, VFIO_GROUP_SET_CONTAINER, &kernel->container) == 0 &&
-        (kernel->groups || ioctl(kernel->container, VFIO_SET_IOMMU, VFIO_TYPE1v2_IOMMU) == 0))
-        return 0;
-    int err = -errno;
-    if (err == -EPERM)
-        log_error(name,
-                  "cannot attach IOMMU group %d: this machine does not remap interrupts "
-                  "(dmesg may tell more); turn that on in the firmware, or trust the guest "
-                  "and run as root: echo 1 > "
-                  "/sys/module/vfio_iommu_type1/parameters/allow_unsafe_interrupts",
-                  number);
-    else
-        log_error(name, "cannot attach IOMMU group %d: %s; dmesg may tell more", number,
-                  strerror(-err));
-    return err;
+    static const int mode[] = {R_OK | W_OK, F_OK};
+    for (size_t i = 0; i < ARRAY_SIZE(mode); i++) {
+        if (reachable(sysfs, nr, false, mode[i]))
+            return false;
+        if (reachable(sysfs, nr, true, mode[i]))
+            return true;
+    }
+    return false;
 }
 
-static int add_group(struct vfio_kernel *kernel, const char *sysfs, int number)
+int vfio_kernel_attach(struct vfio_kernel *kernel, const char *sysfs)
 {
     const char *name = vfio_sysfs_name(sysfs);
-    char node[32];
-    snprintf(node, sizeof(node), "/dev/vfio/%d", number);
-    int fd = open_node(name, node,
-                       "there is no such node; let this container see it, or use a "
-                       "kernel with CONFIG_VFIO_GROUP");
-    if (fd < 0)
-        return fd;
-    struct vfio_kernel_group *group = NULL;
-    int err = check_viable(sysfs, name, number, fd);
-    if (!err)
-        err = join_container(kernel, name, number, fd);
-    if (err)
-        goto close_fd;
-    group = malloc(sizeof(*group));
-    err = group ? kernel->hv->ops->vfio_file_add(kernel->hv, fd) : -ENOMEM;
-    if (err) {
-        log_error(name,
-                  "cannot tell KVM of IOMMU group %d: %s; the kernel needs CONFIG_KVM_VFIO",
-                  number, strerror(-err));
-        goto close_fd;
-    }
-    *group = (struct vfio_kernel_group){.next = kernel->groups, .number = number, .fd = fd};
-    kernel->groups = group;
-    return 0;
-close_fd:
-    free(group);
-    close(fd); /* takes it out of the container as well */
-    return err;
-}
-
-int vfio_kernel_open_group(struct vfio_kernel *kernel, const char *sysfs)
-{
-    const char *name = vfio_sysfs_name(sysfs);
-    int number = check_group(sysfs, name);
-    if (number < 0)
-        return number;
-    int err = kernel->container < 0 ? open_container(kernel, name) : 0;
+    char node[VFIO_NODE_SIZE];
+    int err = check_group(kernel, sysfs, name);
+    if (!err && kernel->fd < 0)
+        err = kernel->is_iommufd ? vfio_iommufd_open(kernel, name)
+                                 : vfio_container_open(kernel, name);
     if (!err)
         err = check_driver(sysfs, name);
-    if (err || vfio_kernel_find_group(kernel, (uint32_t)number))
+    if (err)
         return err;
-    return add_group(kernel, sysfs, number);
-}
-
-static const char *device_fd_hint(int err)
-{
-    switch (err) {
-    case -ENODEV:
-        return "its driver took it out of VFIO; bind it again";
-    case -EACCES:
-        return "it is a virtual function whose physical function has a VF token, which is not "
-               "supported; bind that one to its own driver";
-    case -EBUSY:
-        return "somebody else uses it; stop that first";
-    default:
-        return "dmesg may tell more";
-    }
+    node_of(sysfs, kernel->is_iommufd, node, sizeof(node));
+    return kernel->is_iommufd ? vfio_iommufd_attach(kernel, sysfs, name, node)
+                              : vfio_container_attach(kernel, sysfs, name, node);
 }
 
 int vfio_kernel_open_device(struct vfio_kernel *kernel, const char *sysfs,
                             struct vfio_device **out)
 {
     const char *name = vfio_sysfs_name(sysfs);
-    const struct vfio_kernel_group *group =
-        vfio_kernel_find_group(kernel, (uint32_t)vfio_sysfs_group(sysfs));
+    char node[VFIO_NODE_SIZE];
+    node_of(sysfs, kernel->is_iommufd, node, sizeof(node));
+    const struct vfio_kernel_file *file = vfio_kernel_find(kernel, node);
     int fd = -1;
     errno = ENODEV;
-    if (group)
-        fd = ioctl(group->fd, VFIO_GROUP_GET_DEVICE_FD, name);
+    if (file)
+        fd = kernel->is_iommufd ? file->fd : ioctl(file->fd, VFIO_GROUP_GET_DEVICE_FD, name);
     if (fd < 0) {
         int err = -errno;
-        log_error(name, "cannot open device: %s; %s", strerror(-err), device_fd_hint(err));
+        vfio_kernel_not_opened(name, err);
         return err;
     }
     int err = vfio_kernel_device_create(kernel, fd, name, out);

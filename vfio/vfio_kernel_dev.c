@@ -19,6 +19,7 @@
 #include "vfio/vfio_kernel.h"
 #include "vmm/layout.h"
 #include "vmm/log.h"
+#include "vmm/uapi.h"
 #include "vmm/util.h"
 
 #define INFO_MAX      (64 * KIB) /* the biggest answer worth asking for */
@@ -27,8 +28,8 @@
 
 struct kernel_device {
     struct vfio_device dev;
-    const struct vfio_kernel *kernel;
-    int fd;
+    struct vfio_kernel *kernel;
+    int fd; /* with iommufd the kernel's own file of the device */
 };
 
 static int fd_of(struct vfio_device *dev)
@@ -149,14 +150,20 @@ static int irq_set(struct vfio_device *dev, uint32_t index, uint32_t flags, uint
 /* ---- reset ---- */
 
 /* Puts the groups of all AFFECTED devices into RESET, each once: the kernel refuses more groups
- * than devices. -ENOTTY when one is not ours: the reset would hit somebody else's device. */
+ * than devices. A device opened by its own node takes none: the kernel has looked whether all
+ * are of the same iommufd. -ENOTTY when one is not ours: the reset would hit somebody else's
+ * device. */
 static int own_groups(const struct vfio_kernel *kernel,
                       const struct vfio_pci_hot_reset_info *affected,
                       struct vfio_pci_hot_reset *reset)
 {
+    char node[VFIO_NODE_SIZE];
+    reset->argsz = sizeof(*reset);
+    if (kernel->is_iommufd)
+        return affected->flags & UAPI_VFIO_PCI_HOT_RESET_FLAG_DEV_ID_OWNED ? 0 : -ENOTTY;
     for (uint32_t i = 0; i < affected->count; i++) {
-        const struct vfio_kernel_group *group =
-            vfio_kernel_find_group(kernel, affected->devices[i].group_id);
+        snprintf(node, sizeof(node), "/dev/vfio/%u", affected->devices[i].group_id);
+        const struct vfio_kernel_file *group = vfio_kernel_find(kernel, node);
         if (!group)
             return -ENOTTY;
         uint32_t n = 0;
@@ -165,7 +172,7 @@ static int own_groups(const struct vfio_kernel *kernel,
         reset->group_fds[n] = group->fd;
         reset->count = MAX(reset->count, n + 1);
     }
-    reset->argsz = (uint32_t)(sizeof(*reset) + reset->count * sizeof(reset->group_fds[0]));
+    reset->argsz += reset->count * (uint32_t)sizeof(reset->group_fds[0]);
     return 0;
 }
 
@@ -207,7 +214,7 @@ static int device_reset(struct vfio_device *dev)
 static void device_close(struct vfio_device *dev)
 {
     struct kernel_device *kd = container_of(dev, struct kernel_device, dev);
-    close(kd->fd);
+    vfio_kernel_close_device(kd->kernel, kd->fd);
     free(kd);
 }
 
@@ -234,7 +241,7 @@ int vfio_kernel_device_create(struct vfio_kernel *kernel, int fd, const char *na
     if (err) {
         log_error(name, "cannot open device: %s; dmesg may tell more", strerror(-err));
         free(kd);
-        close(fd);
+        vfio_kernel_close_device(kernel, fd);
         return err;
     }
     kd->kernel = kernel;

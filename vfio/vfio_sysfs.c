@@ -24,6 +24,11 @@
 /* Drivers that leave a group viable although they are not VFIO's: they start no DMA. */
 static const char *const harmless[] = {"pci-stub", "pcieport"};
 
+static bool join(char *path, const char *dir, const char *name)
+{
+    return snprintf(path, PATH_MAX, "%s/%s", dir, name) < PATH_MAX;
+}
+
 const char *vfio_sysfs_name(const char *path)
 {
     const char *slash = strrchr(path, '/');
@@ -119,15 +124,20 @@ int vfio_sysfs_group(const char *path)
     return end != name && !*end && number <= INT_MAX ? (int)number : -ENOENT;
 }
 
+int vfio_sysfs_cdev(const char *path, char *node, size_t size)
+{
+    char dir[PATH_MAX], name[32];
+    if (!join(dir, path, "vfio-dev"))
+        return -ENOENT;
+    vfio_sysfs_names(dir, name, sizeof(name));
+    snprintf(node, size, "/dev/vfio/devices/%s", name);
+    return name[0] ? 0 : -ENOENT;
+}
+
 /* The name alone does not tell: NVIDIA's vGPU driver has a VFIO device and is called nvidia. */
 bool vfio_sysfs_is_vfio(const char *path, const char *driver)
 {
     return strstr(driver, "vfio") || vfio_sysfs_has(path, "vfio-dev");
-}
-
-static bool join(char *path, const char *dir, const char *name)
-{
-    return snprintf(path, PATH_MAX, "%s/%s", dir, name) < PATH_MAX;
 }
 
 void vfio_sysfs_line(const char *dir, const char *name, char *text, size_t size)
@@ -310,15 +320,19 @@ bool vfio_sysfs_holder(const char *node, char *text, size_t size)
     return found;
 }
 
+/* The kernel refuses a group while one of its devices is open by its own node; of a node it
+ * says nothing before the device is bound to an iommufd. */
 bool vfio_sysfs_held(const char *path, char *who, size_t size)
 {
-    char node[32];
+    char node[64];
     snprintf(node, sizeof(node), "/dev/vfio/%d", vfio_sysfs_group(path));
     int fd = open(node, O_RDWR | O_CLOEXEC);
     bool held = fd < 0 && errno == EBUSY;
     if (fd >= 0)
         close(fd);
-    if (held)
-        vfio_sysfs_holder(node, who, size);
+    if (held && vfio_sysfs_holder(node, who, size))
+        return true;
+    if (!vfio_sysfs_cdev(path, node, sizeof(node)) && vfio_sysfs_holder(node, who, size))
+        return true;
     return held;
 }

@@ -24,6 +24,9 @@ void vfio_sysfs_bus(const char *path, char *bus, size_t size);
 void vfio_sysfs_driver(const char *path, char *driver, size_t size);
 /* IOMMU group number; -ENOENT when the device has none. */
 int vfio_sysfs_group(const char *path);
+/* The device's own VFIO node, /dev/vfio/devices/vfio0; -ENOENT when it has none: no VFIO
+ * driver, or a kernel before 6.6 or without CONFIG_VFIO_DEVICE_CDEV. */
+int vfio_sysfs_cdev(const char *path, char *node, size_t size);
 /* The device's own name, the last part of PATH: 0000:42:00.0. */
 const char *vfio_sysfs_name(const char *path);
 /* Whether DRIVER, bound to PATH, gives devices to user space: vfio-pci or a vendor's own. */
@@ -41,7 +44,7 @@ void vfio_sysfs_neighbours(int group, struct vfio_sysfs_neighbours *out);
 /* Who has NODE open: "process 4711 (qemu)". False: nobody as far as this user may see, and then
  * WHO says that. */
 bool vfio_sysfs_holder(const char *node, char *who, size_t size);
-/* Whether a process has the group of the device at PATH, and who. */
+/* Whether a process has the group of the device at PATH or the device's own node, and who. */
 bool vfio_sysfs_held(const char *path, char *who, size_t size);
 
 /* The last part of what the symbolic link DIR/LINK points to; -errno when there is none. */

@@ -19,7 +19,8 @@
 #include "vmm/util.h"
 
 #define NODE_KVM  "/dev/kvm"
-#define UNSAFE    "/sys/module/vfio_iommu_type1/parameters"
+#define CONTAINER "/dev/vfio/vfio"
+#define IOMMUFD   "/dev/iommu"
 #define HUGEPAGES "/sys/kernel/mm/hugepages/hugepages-2048kB"
 #define THP       "/sys/kernel/mm/transparent_hugepage"
 
@@ -129,7 +130,10 @@ static enum verdict ask_iommu(struct answer *a)
 static enum verdict ask_remapping(struct answer *a)
 {
     char unsafe[8];
-    vfio_sysfs_line(UNSAFE, "allow_unsafe_interrupts", unsafe, sizeof(unsafe));
+    bool iommufd = access(CONTAINER, F_OK) < 0 && access(IOMMUFD, F_OK) == 0;
+    const char *dir =
+        iommufd ? "/sys/module/iommufd/parameters" : "/sys/module/vfio_iommu_type1/parameters";
+    vfio_sysfs_line(dir, "allow_unsafe_interrupts", unsafe, sizeof(unsafe));
     bool on = file_has("/proc/interrupts", " IR-");
     SAY(a->what, "%s",
         on                 ? "on"
@@ -139,8 +143,9 @@ static enum verdict ask_remapping(struct answer *a)
         return on ? YES : NOTE;
     if (have_groups())
         SAY(a->fix,
-            "turn it (x2APIC) on in the firmware; or, if guests are trusted: echo 1 > " UNSAFE
-            "/allow_unsafe_interrupts");
+            "turn it (x2APIC) on in the firmware; or, if guests are trusted: echo 1 > "
+            "%s/allow_unsafe_interrupts",
+            dir);
     else
         SAY(a->fix, "comes with the IOMMU");
     return NO;
@@ -149,12 +154,13 @@ static enum verdict ask_remapping(struct answer *a)
 static enum verdict ask_vfio(struct answer *a)
 {
     bool driver = vfio_sysfs_has("/sys/bus/pci/drivers", "vfio-pci");
-    bool node = !access("/dev/vfio/vfio", F_OK) || !access("/dev/iommu", F_OK);
-    SAY(a->what, "vfio-pci is %sloaded", driver ? "" : "not ");
+    bool iommufd = !access(IOMMUFD, F_OK), node = iommufd || !access(CONTAINER, F_OK);
+    SAY(a->what, "vfio-pci is %sloaded%s", driver ? "" : "not ",
+        iommufd ? "; there is iommufd" : "");
     if (!driver)
         SAY(a->fix, "modprobe vfio-pci");
     else if (!node)
-        SAY(a->what, "there is no /dev/vfio/vfio and no /dev/iommu here");
+        SAY(a->what, "there is no " CONTAINER " and no " IOMMUFD " here");
     return driver && node ? YES : NO;
 }
 
@@ -219,22 +225,26 @@ static enum verdict ask_in_use(struct answer *a)
     return is_used ? NO : YES;
 }
 
+/* By its group or, where that has no node or this user may not use it, by the device's own. */
 static enum verdict ask_permission(struct answer *a)
 {
-    char node[32];
-    int group = vfio_sysfs_group(a->path);
-    snprintf(node, sizeof(node), "/dev/vfio/%d", group);
-    if (group < 0 || access(node, F_OK) < 0) {
-        SAY(a->what, "the group has no node");
-        SAY(a->fix, "comes with the driver");
-        return NO;
+    static const int mode[] = {R_OK | W_OK, F_OK};
+    char node[2][64];
+    snprintf(node[0], sizeof(node[0]), "/dev/vfio/%d", vfio_sysfs_group(a->path));
+    if (vfio_sysfs_cdev(a->path, node[1], sizeof(node[1])))
+        node[1][0] = '\0';
+    for (unsigned i = 0; i < 4; i++) {
+        const char *own = node[i % 2];
+        bool iommufd = i % 2, found = i / 2;
+        if (access(own, mode[found]) < 0 || (iommufd && access(IOMMUFD, mode[found]) < 0))
+            continue;
+        SAY(a->what, "%sto use %s", found ? "none " : "", own);
+        if (found)
+            SAY(a->fix, "chown %u %s%s", getuid(), own, iommufd ? " " IOMMUFD : "");
+        return found ? NO : YES;
     }
-    if (access(node, R_OK | W_OK) == 0) {
-        SAY(a->what, "to use %s", node);
-        return YES;
-    }
-    SAY(a->what, "none to use %s", node);
-    SAY(a->fix, "chown %u %s", getuid(), node);
+    SAY(a->what, "the group has no node");
+    SAY(a->fix, "comes with the driver");
     return NO;
 }
 

@@ -221,6 +221,8 @@ bool host_in_use(const char *path, struct host_use *use)
     snprintf(node, sizeof(node), "%s/sriov_numvfs", path);
     if (vfs)
         return found(&s, "echo 0 >", node, "its %u virtual functions", vfs);
+    if (!vfio_sysfs_cdev(path, node, sizeof(node)) && node_open(&s, node))
+        return true;
     snprintf(node, sizeof(node), "/dev/vfio/%d", vfio_sysfs_group(path));
     if (vfio_sysfs_held(path, who, sizeof(who)))
         return found(&s, "fuser -k", node, "%s", who);

@@ -202,22 +202,44 @@ static void raise_nofile(void)
     }
 }
 
+/* One way for all devices of the kernel: a word for one of them is for all. */
+static int create_kernel(struct passthrough *p)
+{
+    const char *path[OPTIONS_VFIO_MAX], *who[] = {NULL, NULL, NULL};
+    unsigned nr = 0;
+    for (unsigned i = 0; i < p->config.nr; i++) {
+        if (p->device[i].is_user)
+            continue;
+        who[p->config.option[i].iommufd] = p->device[i].addr;
+        path[nr++] = p->device[i].path;
+    }
+    if (who[IOMMUFD_ON] && who[IOMMUFD_OFF]) {
+        log_error(
+            who[IOMMUFD_ON],
+            "cannot use iommufd for this device and not for %s: one way is for all; leave "
+            "out iommufd or iommufd=off",
+            who[IOMMUFD_OFF]);
+        return -EINVAL;
+    }
+    bool iommufd =
+        who[IOMMUFD_ON] || (nr && !who[IOMMUFD_OFF] && vfio_kernel_prefers_iommufd(path, nr));
+    if (iommufd)
+        log_note("/dev/iommu", "in use for the devices, in place of /dev/vfio/vfio and groups");
+    return nr ? vfio_kernel_create(&p->kernel, p->config.hv, iommufd) : 0;
+}
+
 /* What can be told before RAM is mapped: the kernel's groups, the servers' devices. */
 static int reach_providers(struct passthrough *p)
 {
-    int err = 0;
+    int err = create_kernel(p);
     for (unsigned i = 0; i < p->config.nr && !err; i++) {
         struct passthrough_device *d = &p->device[i];
-        if (d->is_user) {
-            err = vfio_user_connect(&d->user, d->path, p->config.loop);
-            d->is_platform =
-                !err && vfio_user_device(d->user)->flags & VFIO_DEVICE_FLAGS_PLATFORM;
+        if (!d->is_user) {
+            err = vfio_kernel_attach(p->kernel, d->path);
             continue;
         }
-        if (!p->kernel)
-            err = vfio_kernel_create(&p->kernel, p->config.hv);
-        if (!err)
-            err = vfio_kernel_open_group(p->kernel, d->path);
+        err = vfio_user_connect(&d->user, d->path, p->config.loop);
+        d->is_platform = !err && vfio_user_device(d->user)->flags & VFIO_DEVICE_FLAGS_PLATFORM;
     }
     return err;
 }

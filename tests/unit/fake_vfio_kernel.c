@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "tests/unit/fake_hv.h"
+#include "vmm/uapi.h"
 
 typedef int scan_filter(const struct dirent *);
 typedef int scan_compare(const struct dirent **, const struct dirent **);
@@ -50,8 +51,8 @@ static int log_fd, stderr_fd;
 
 static const char *translate(const char *path, char *buf)
 {
-    static const char *const played[] = {"/sys",      "/proc",     "/run/",   "/usr/share/",
-                                         "/dev/vfio", "/dev/nvme", "/dev/kvm"};
+    static const char *const played[] = {"/sys",      "/proc",     "/run/",    "/usr/share/",
+                                         "/dev/vfio", "/dev/nvme", "/dev/kvm", "/dev/iommu"};
     for (size_t i = 0; i < sizeof(played) / sizeof(played[0]); i++) {
         if (active && !strncmp(path, played[i], strlen(played[i]))) {
             snprintf(buf, PATH_MAX, "%s%s", root, path);
@@ -101,6 +102,15 @@ static void link_driver(const char *parent, const char *bus, const char *name,
     snprintf(path, sizeof(path), "/sys/devices/%s/%s/driver", parent, name);
     snprintf(target, sizeof(target), "../../../bus/%s/drivers/%s", bus, driver);
     fake_link(path, target);
+    snprintf(path, sizeof(path), "/sys/devices/%s/%s/vfio-dev", parent, name);
+    if (!fake.cdevs)
+        return;
+    fake_remove(path);
+    if (!strstr(driver, "vfio"))
+        return;
+    snprintf(path, sizeof(path), "/sys/devices/%s/%s/vfio-dev/vfio%u", parent, name,
+             fake.cdev_nr++);
+    fake_file(path, NULL);
 }
 
 static void make_device(const char *parent, const char *bus, const char *name, int group,
@@ -164,6 +174,9 @@ struct fake_vfio_kernel *fake_vfio_kernel_init(void)
         .irqs = VFIO_PCI_NUM_IRQS,
         .iommu = {&iommu_answer, sizeof(iommu_answer), 0},
         .irq = {.flags = VFIO_IRQ_INFO_EVENTFD, .count = 1},
+        .iova = {{0, UINT64_MAX}},
+        .iovas = 1,
+        .iova_alignment = 0x1000,
     };
     strcpy(root, "/tmp/minivmm-unit-XXXXXX");
     cr_assert(mkdtemp(root));
@@ -174,6 +187,12 @@ struct fake_vfio_kernel *fake_vfio_kernel_init(void)
     dup2(log_fd, STDERR_FILENO);
     active = true;
     return &fake;
+}
+
+void fake_iommufd(void)
+{
+    fake.cdevs = true;
+    fake_sysfs_driver(FAKE_DEVICE, "vfio-pci");
 }
 
 static int remove_one(const char *path, const struct stat *st, int type, struct FTW *ftw)
@@ -260,7 +279,7 @@ static int new_fd(enum fake_kind kind, int number)
     }
     fake.kind[fd] = kind;
     fake.number[fd] = number;
-    fake.joined[fd] = false;
+    fake.joined[fd] = fake.is_cdev[fd] = fake.attached[fd] = false;
     fake.live++;
     return fd;
 }
@@ -274,16 +293,39 @@ static bool is_open(enum fake_kind kind, int number)
     return false;
 }
 
+static bool hv_knows(int fd)
+{
+    bool known = false;
+    for (int i = 0; fake.hv && i < FAKE_HV_MAX; i++)
+        known |= fake.hv->vfio_file[i] == fd;
+    return known;
+}
+
+/* Behind /dev/. A device's node may be opened by several, which then cannot all bind it. */
 static int open_vfio(const char *name, int flags)
 {
-    bool container = !strcmp(name, "vfio");
-    trace("open %s\n", name);
+    static const char cdev[] = "vfio/devices/vfio";
+    bool first = !strcmp(name, "vfio/vfio") || !strcmp(name, "iommu");
+    trace("open %s\n", strncmp(name, "vfio/", 5) ? name : name + 5);
     fake.cloexec_missing |= !(flags & O_CLOEXEC);
-    if (fake.open_errno[!container])
-        return error(fake.open_errno[!container]);
-    if (!container && is_open(FAKE_GROUP_FD, atoi(name)))
+    if (fake.open_errno[!first])
+        return error(fake.open_errno[!first]);
+    if (first)
+        return new_fd(name[0] == 'i' ? FAKE_IOMMUFD : FAKE_CONTAINER, 0);
+    if (!strncmp(name, cdev, sizeof(cdev) - 1)) {
+        const char *digits = name + sizeof(cdev) - 1;
+        if (*digits < '0' || *digits > '9')
+            return error(ENOENT);
+        int fd = new_fd(FAKE_DEVICE_FD, atoi(digits));
+        fake.is_cdev[fd] = true;
+        return fd;
+    }
+    int number = atoi(name + 5);
+    if (name[5] < '0' || name[5] > '9')
+        return error(ENOENT);
+    if (is_open(FAKE_GROUP_FD, number))
         return error(EBUSY);
-    return new_fd(container ? FAKE_CONTAINER : FAKE_GROUP_FD, atoi(name));
+    return new_fd(FAKE_GROUP_FD, number);
 }
 
 /* The protocol of all calls that answer with capabilities. */
@@ -359,6 +401,108 @@ static int container_ioctl(unsigned long request, unsigned long arg)
     }
 }
 
+/* ---- iommufd ---- */
+
+#define IOAS 5U /* as if there were other objects */
+
+static int ioas_alloc(struct uapi_iommu_ioas_alloc *ioas)
+{
+    trace("IOAS_ALLOC\n");
+    ioas->out_ioas_id = IOAS;
+    return ioas->size == sizeof(*ioas) && !ioas->flags ? 0 : error(EINVAL);
+}
+
+static int iova_ranges(struct uapi_iommu_ioas_iova_ranges *r)
+{
+    uint32_t room = r->num_iovas;
+    trace("IOVA_RANGES\n");
+    if (r->size != sizeof(*r) || r->ioas_id != IOAS || r->reserved)
+        return error(EINVAL);
+    memcpy((void *)(uintptr_t)r->allowed_iovas, fake.iova,
+           (room < fake.iovas ? room : fake.iovas) * sizeof(fake.iova[0]));
+    r->num_iovas = fake.iovas;
+    r->out_iova_alignment = fake.iova_alignment;
+    return room < fake.iovas ? error(EMSGSIZE) : 0;
+}
+
+/* Recorded like the container's, so that a test need not know which way it was. */
+static int ioas_map(const struct uapi_iommu_ioas_map *map)
+{
+    trace("IOAS_MAP\n");
+    if (map->size != sizeof(*map) || map->ioas_id != IOAS || map->reserved || fake.maps == 8 ||
+        !(map->flags & UAPI_IOMMU_IOAS_MAP_FIXED_IOVA))
+        return error(EINVAL);
+    if (fake.map_errno)
+        return error(fake.map_errno);
+    fake.map[fake.maps++] = (struct vfio_iommu_type1_dma_map){
+        .flags = (map->flags & UAPI_IOMMU_IOAS_MAP_READABLE ? VFIO_DMA_MAP_FLAG_READ : 0) |
+                 (map->flags & UAPI_IOMMU_IOAS_MAP_WRITEABLE ? VFIO_DMA_MAP_FLAG_WRITE : 0),
+        .vaddr = map->user_va,
+        .iova = map->iova,
+        .size = map->length,
+    };
+    return 0;
+}
+
+static int ioas_unmap(struct uapi_iommu_ioas_unmap *unmap)
+{
+    trace("IOAS_UNMAP\n");
+    if (unmap->size != sizeof(*unmap) || unmap->ioas_id != IOAS)
+        return error(EINVAL);
+    for (unsigned i = 0; i < fake.maps; i++) {
+        if (fake.map[i].iova == unmap->iova && fake.map[i].size == unmap->length) {
+            fake.map[i] = fake.map[--fake.maps];
+            return 0;
+        }
+    }
+    return error(ENOENT);
+}
+
+static int iommufd_ioctl(unsigned long request, unsigned long arg)
+{
+    switch (request) {
+    case UAPI_IOMMU_IOAS_ALLOC:
+        return ioas_alloc((void *)arg);
+    case UAPI_IOMMU_IOAS_IOVA_RANGES:
+        return iova_ranges((void *)arg);
+    case UAPI_IOMMU_IOAS_MAP:
+        return ioas_map((const void *)arg);
+    case UAPI_IOMMU_IOAS_UNMAP:
+        return ioas_unmap((void *)arg);
+    default:
+        return error(ENOTTY);
+    }
+}
+
+static int bind_iommufd(int fd, const struct uapi_vfio_device_bind_iommufd *bind)
+{
+    trace("BIND_IOMMUFD\n");
+    if (bind->argsz != sizeof(*bind) || bind->flags || fake.kind[bind->iommufd] != FAKE_IOMMUFD)
+        return error(EINVAL);
+    if (fake.set_container_errno || !(fake.group_flags & VFIO_GROUP_FLAGS_VIABLE))
+        return error(fake.set_container_errno ? fake.set_container_errno : EBUSY);
+    for (int i = 0; i < FAKE_FDS; i++) {
+        if (fake.kind[i] == FAKE_DEVICE_FD && fake.joined[i] &&
+            fake.number[i] == fake.number[fd])
+            return error(EINVAL);
+    }
+    fake.hv_missed |= !hv_knows(fd);
+    fake.joined[fd] = true;
+    return 0;
+}
+
+static int attach_iommufd(int fd, const struct uapi_vfio_device_attach_iommufd_pt *attach)
+{
+    trace("ATTACH_IOMMUFD_PT\n");
+    if (attach->argsz != sizeof(*attach) || attach->flags || attach->pt_id != IOAS ||
+        !fake.joined[fd])
+        return error(EINVAL);
+    fake.attached[fd] = !fake.set_iommu_errno;
+    return fake.set_iommu_errno ? error(fake.set_iommu_errno) : 0;
+}
+
+/* ---- groups and devices ---- */
+
 static void leave(int fd)
 {
     fake.joined[fd] = false;
@@ -370,15 +514,12 @@ static void leave(int fd)
 
 static int get_device_fd(int fd, const char *name)
 {
-    bool known = false;
     trace("GET_DEVICE_FD %s\n", name);
     if (!fake.joined[fd] || !fake.iommu_set)
         return error(EINVAL);
     if (fake.device_fd_errno)
         return error(fake.device_fd_errno);
-    for (int i = 0; fake.hv && i < FAKE_HV_MAX; i++)
-        known |= fake.hv->vfio_file[i] == fd;
-    fake.hv_missed |= !known;
+    fake.hv_missed |= !hv_knows(fd);
     return new_fd(FAKE_DEVICE_FD, fake.number[fd]);
 }
 
@@ -431,11 +572,12 @@ static int set_irqs(const struct vfio_irq_set *set)
     return fake.irq_ret < 0 ? error(-fake.irq_ret) : fake.irq_ret;
 }
 
-static int hot_reset_info(struct vfio_pci_hot_reset_info *info)
+static int hot_reset_info(int fd, struct vfio_pci_hot_reset_info *info)
 {
     uint32_t room =
         (uint32_t)((info->argsz - sizeof(*info)) / sizeof(struct vfio_pci_dependent_device));
     info->count = fake.affected_nr;
+    info->flags = !fake.is_cdev[fd] ? 0 : fake.affected_owned ? 3 : 1;
     if (!fake.affected_nr)
         return error(ENODEV);
     if (room < fake.affected_nr)
@@ -444,22 +586,31 @@ static int hot_reset_info(struct vfio_pci_hot_reset_info *info)
     return 0;
 }
 
-static int hot_reset(const struct vfio_pci_hot_reset *reset)
+static int hot_reset(int fd, const struct vfio_pci_hot_reset *reset)
 {
-    if (!reset->count || reset->count > fake.affected_nr ||
-        reset->argsz < sizeof(*reset) + reset->count * sizeof(int))
+    if (fake.is_cdev[fd] ? reset->count || !fake.affected_owned
+                         : !reset->count || reset->count > fake.affected_nr)
+        return error(EINVAL);
+    if (reset->flags || reset->argsz < sizeof(*reset) + reset->count * sizeof(int))
         return error(EINVAL);
     if (fake.hot_reset_errno)
         return error(fake.hot_reset_errno);
     fake.hot_resets++;
     fake.hot_reset_count = reset->count;
+    fake.hot_reset_argsz = reset->argsz;
     memcpy(fake.hot_reset_fd, reset->group_fds, reset->count * sizeof(int));
     return 0;
 }
 
-static int device_ioctl(unsigned long request, unsigned long arg)
+static int device_ioctl(int fd, unsigned long request, unsigned long arg)
 {
     const struct vfio_region_info *region = (const void *)arg;
+    if (fake.is_cdev[fd] && request == UAPI_VFIO_DEVICE_BIND_IOMMUFD)
+        return bind_iommufd(fd, (const void *)arg);
+    if (fake.is_cdev[fd] && request == UAPI_VFIO_DEVICE_ATTACH_IOMMUFD_PT)
+        return attach_iommufd(fd, (const void *)arg);
+    if (fake.is_cdev[fd] && !fake.attached[fd])
+        return error(EINVAL);
     switch (request) {
     case VFIO_DEVICE_GET_INFO:
         trace("DEVICE_GET_INFO\n");
@@ -480,9 +631,9 @@ static int device_ioctl(unsigned long request, unsigned long arg)
     case VFIO_DEVICE_GET_PCI_HOT_RESET_INFO:
         if (!(fake.device_flags & VFIO_DEVICE_FLAGS_PCI))
             return error(ENOTTY);
-        return hot_reset_info((void *)arg);
+        return hot_reset_info(fd, (void *)arg);
     case VFIO_DEVICE_PCI_HOT_RESET:
-        return hot_reset((const void *)arg);
+        return hot_reset(fd, (const void *)arg);
     default:
         return error(ENOTTY);
     }
@@ -525,21 +676,24 @@ int __wrap_open(const char *path, int flags, ...)
         return __real_open(path, flags, mode);
     if (fails())
         return -1;
-    if (!strncmp(path, "/dev/vfio/", 10))
-        return open_vfio(path + 10, flags);
+    if (!strncmp(path, "/dev/vfio/", 10) || !strcmp(path, "/dev/iommu"))
+        return open_vfio(path + 5, flags);
     return open_file(path, flags, mode);
 }
 
 int __wrap_close(int fd)
 {
-    static const char *const name[] = {"", "container", "group", "device"};
+    static const char *const name[] = {"", "container", "group", "device", "iommufd"};
     if (active && fd >= 0 && fd < FAKE_FDS && fake.kind[fd] != FAKE_NONE) {
         trace("close %s\n", name[fake.kind[fd]]);
+        fake.hv_missed |= hv_knows(fd);
         fake.live--;
         enum fake_kind kind = fake.kind[fd];
         fake.kind[fd] = FAKE_NONE;
         if (kind == FAKE_GROUP_FD)
             leave(fd);
+        if (kind == FAKE_IOMMUFD)
+            fake.maps = 0;
     }
     int ret = __real_close(fd);
     if (active && fd >= 0 && fd < FAKE_FDS && fake.writing[fd][0])
@@ -565,7 +719,9 @@ int __wrap_ioctl(int fd, unsigned long request, ...)
     case FAKE_GROUP_FD:
         return group_ioctl(fd, request, arg);
     case FAKE_DEVICE_FD:
-        return device_ioctl(request, arg);
+        return device_ioctl(fd, request, arg);
+    case FAKE_IOMMUFD:
+        return iommufd_ioctl(request, arg);
     default:
         return __real_ioctl(fd, request, arg);
     }
@@ -574,7 +730,12 @@ int __wrap_ioctl(int fd, unsigned long request, ...)
 int __wrap_access(const char *path, int mode)
 {
     char buf[PATH_MAX];
-    return active && fails() ? -1 : __real_access(translate(path, buf), mode);
+    if (active && fails())
+        return -1;
+    if (active && mode != F_OK && fake.denied &&
+        !strncmp(path, fake.denied, strlen(fake.denied)))
+        return error(EACCES);
+    return __real_access(translate(path, buf), mode);
 }
 
 int __wrap_mkdir(const char *path, mode_t mode)

@@ -503,6 +503,11 @@ Test(host, a_virtual_machine)
     EXPECT_USE(CARD, "process 77 (minivmm)", "fuser -k /dev/vfio/15");
     close(fd);
     cr_expect_not(in_use(CARD));
+    k->cdevs = true;
+    fake_sysfs_driver("0000:42:00.0", "vfio-pci");
+    cr_expect_not(in_use(CARD));
+    fake_link("/proc/77/fd/3", FAKE_CDEV);
+    EXPECT_USE(CARD, "process 77 (minivmm) has " FAKE_CDEV " open", "fuser -k " FAKE_CDEV);
 }
 
 /* Deeper than any device, which ends the search on the safe side. */
@@ -805,6 +810,10 @@ Test(host, check_vfio_and_memory)
     expect_answer("yes   VFIO                  vfio-pci is loaded", NULL);
     expect_answer("note  huge pages            transparent: no; reserved: 0 of 2 MiB, 0 free",
                   NULL);
+    fake_remove("/dev/vfio/vfio");
+    fake_file("/dev/iommu", "");
+    host("check");
+    expect_answer("yes   VFIO                  vfio-pci is loaded; there is iommufd\n", NULL);
     fake_file("/sys/kernel/mm/transparent_hugepage/enabled", "always madvise [never]\n");
     fake_file("/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages", "512\n");
     fake_file("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages", "12\n");
@@ -830,6 +839,9 @@ Test(host, check_a_device)
     expect_answer("no    in use                its 4 virtual functions",
                   "echo 0 > /sys/bus/pci");
     expect_answer("yes   permission            to use /dev/vfio/15", NULL);
+    k->denied = "/dev/vfio/15";
+    host("check 42:00.0");
+    expect_answer("no    permission            none to use /dev/vfio/15", "chown ");
     fake_sysfs_driver("0000:42:00.0", "vfio-pci");
     host("check 42:00.0");
     expect_answer("no    driver and group      vfio-pci", "minivmm host bind 0000:42:00.0\n");
@@ -840,6 +852,38 @@ Test(host, check_a_device)
     host("check 50:00.0");
     expect_answer("no    driver and group      no driver; in no IOMMU group",
                   "comes with the IOMMU\n");
+}
+
+/* Without CONFIG_VFIO_GROUP, or where the user may have the device alone. */
+Test(host, check_of_a_devices_own_node)
+{
+    char fix[64];
+    snprintf(fix, sizeof(fix), "chown %u " FAKE_CDEV " /dev/iommu\n", getuid());
+    k->cdevs = true;
+    fake_sysfs_driver("0000:42:00.0", "vfio-pci");
+    fake_file(FAKE_CDEV, "");
+    host("check 42:00.0");
+    expect_answer("no    permission            the group has no node",
+                  "comes with the driver\n");
+    fake_file("/dev/iommu", "");
+    host("check 42:00.0");
+    expect_answer("yes   permission            to use " FAKE_CDEV "\n", NULL);
+    k->denied = "/dev/iommu";
+    host("check 42:00.0");
+    expect_answer("no    permission            none to use " FAKE_CDEV, fix);
+    k->denied = "/dev/vfio/";
+    host("check 42:00.0");
+    expect_answer("no    permission            none to use " FAKE_CDEV, fix);
+    fake_file("/dev/vfio/15", "");
+    k->denied = "/dev/vfio/15";
+    host("check 42:00.0");
+    expect_answer("yes   permission            to use " FAKE_CDEV "\n", NULL);
+    fake_file("/proc/interrupts", "  1: 0 IO-APIC   1-edge  i8042\n");
+    host("check");
+    expect_answer("no    interrupt remapping   off", "turn it (x2APIC) on");
+    fake_file("/sys/module/iommufd/parameters/allow_unsafe_interrupts", "Y\n");
+    host("check");
+    expect_answer("note  interrupt remapping   off, and VFIO told to go without", NULL);
 }
 
 /* With this machine's own KVM. */

@@ -134,6 +134,8 @@ static struct loop *loop;
 static struct mem mem;
 static unsigned files;
 
+static bool iommufd;
+
 static void set_up_world(void)
 {
     static struct vfio_region_info region[FAKE_REGIONS];
@@ -169,13 +171,24 @@ static void set_up_world(void)
     server = fake_server_init();
 }
 
+static void set_up_iommufd(void)
+{
+    iommufd = true;
+    set_up_world();
+    fake_iommufd();
+}
+
 TestSuite(passthrough_start, .init = set_up_world, .fini = fake_vfio_kernel_fini);
+TestSuite(passthrough_start_iommufd, .init = set_up_iommufd, .fini = fake_vfio_kernel_fini);
+
+#define BOTH(name) FAKE_TEST_BOTH(passthrough_start, name)
 
 static void name_devices(unsigned nr, const char *const *name)
 {
     memset(&p, 0, sizeof(p));
     for (unsigned i = 0; i < nr; i++) {
-        option[i] = (struct option_vfio){.devfn = -1, .mmap = true};
+        option[i] = (struct option_vfio){
+            .devfn = -1, .mmap = true, .iommufd = iommufd ? IOMMUFD_ON : IOMMUFD_AUTO};
         snprintf(option[i].device, sizeof(option[i].device), "%s", name[i]);
     }
 }
@@ -206,13 +219,14 @@ static void expect_nothing_left(unsigned mapped, const char *what, unsigned call
     cr_expect_eq(k->maps, 0, "%s, call %u", what, call);
     cr_expect_eq(fake_hv_live(&hv), 0, "%s, call %u", what, call);
     cr_expect_eq(hv.misuse, 0, "%s, call %u", what, call);
+    cr_expect_not(k->hv_missed, "%s, call %u: %s", what, call, k->trace);
     cr_expect_eq(pio.nr + mmio.nr, 2, "%s, call %u", what, call);
     cr_expect_eq(mappings(), mapped, "%s, call %u", what, call);
     for (unsigned i = 1; i < PCI_SLOTS; i++)
         cr_expect_null(bus.dev[PCI_DEVFN(i, 0)], "%s, call %u", what, call);
 }
 
-Test(passthrough_start, kernel_and_servers)
+BOTH(kernel_and_servers)
 {
     static const char *const name[] = {"42:00.0", "unix:one.sock", "42:00.1"};
     fake_sysfs_device("0000:42:00.1", FAKE_GROUP, "vfio-pci");
@@ -255,7 +269,7 @@ static void close_all(void)
 }
 
 /* One name, all functions of the card; slot= is for all of them. */
-Test(passthrough_start, a_card)
+BOTH(a_card)
 {
     static const char *const name[] = {"42:00"};
     fake_sysfs_device("0000:42:00.1", FAKE_GROUP, "vfio-pci");
@@ -270,7 +284,7 @@ Test(passthrough_start, a_card)
     close_all();
 }
 
-Test(passthrough_start, by_id_another_each_time)
+BOTH(by_id_another_each_time)
 {
     static const char *const name[] = {"10de:1b80", "10de:1b80", "10de:1b80"};
     fake_sysfs_device("0000:41:00.0", 14, "nouveau");
@@ -368,6 +382,61 @@ Test(passthrough_start, more_devices_than_there_is_room_for)
     close_all();
 }
 
+/* One way for all devices of the kernel. */
+Test(passthrough_start_iommufd, a_word_for_one_is_for_all)
+{
+    static const char *const name[] = {"42:00.0", "43:00.0", "unix:one.sock"};
+    fake_sysfs_device("0000:43:00.0", 16, "vfio-pci");
+    fake_server_fini();
+    for (int way = IOMMUFD_ON; way <= IOMMUFD_OFF; way++) {
+        server = fake_server_init();
+        name_devices(3, name);
+        option[0].iommufd = IOMMUFD_AUTO;
+        option[1].iommufd = (enum option_iommufd)way;
+        option[2].iommufd = IOMMUFD_AUTO;
+        cr_assert_eq(open_all(3), 0, "%s", fake_log());
+        bool on = way == IOMMUFD_ON;
+        cr_expect_eq(fake_log_lines(k->trace, "open devices/vfio"), on ? 2 : 0);
+        cr_expect_eq(fake_log_lines(fake_log(), "/dev/iommu: in use for the devices"), on);
+        *k->trace = '\0';
+        close_all();
+    }
+}
+
+Test(passthrough_start_iommufd, contradiction)
+{
+    static const char *const name[] = {"42:00.0", "43:00.0"};
+    fake_sysfs_device("0000:43:00.0", 16, "vfio-pci");
+    name_devices(2, name);
+    option[1].iommufd = IOMMUFD_OFF;
+    cr_expect_eq(open_all(2), -EINVAL);
+    cr_expect_str_eq(fake_log(), "minivmm: 0000:42:00.0: cannot use iommufd for this device "
+                                 "and not for 0000:43:00.0: one way is for all; leave out "
+                                 "iommufd or iommufd=off\n");
+    cr_expect_str_eq(k->trace, "");
+    close_all();
+}
+
+/* By itself only where groups are not to be had. */
+Test(passthrough_start_iommufd, chosen)
+{
+    static const char *const name[] = {"42:00.0"};
+    fake_file("/dev/iommu", "");
+    fake_file(FAKE_CDEV, "");
+    fake_server_fini();
+    for (int i = 0; i < 2; i++) {
+        server = fake_server_init();
+        name_devices(1, name);
+        option[0].iommufd = IOMMUFD_AUTO;
+        cr_assert_eq(open_all(1), 0, "%s", fake_log());
+        cr_expect_eq(fake_log_lines(k->trace, i ? "open vfio" : "open iommu"), 1);
+        *k->trace = '\0';
+        close_all();
+        fake_file("/dev/vfio/vfio", "");
+        fake_file("/dev/vfio/15", "");
+    }
+}
+
 static char made[64], removed[128];
 
 static void mdev_bus(const char *path, const char *text)
@@ -387,7 +456,7 @@ static void mdev_bus(const char *path, const char *text)
 }
 
 /* Made for the VM, whose end is its end, also where the start fails. */
-Test(passthrough_start, a_mediated_device)
+BOTH(a_mediated_device)
 {
     static const char *const name[] = {"mdev:42:00.0/nvidia-18"};
     char want[128];
@@ -463,14 +532,14 @@ static void sweep(const char *name, bool played_kernel, uint32_t flags, int err)
 
 static const int errors[] = {EIO, ENOMEM, EMFILE, EINVAL, ECONNRESET};
 
-Test(passthrough_start, kernel_each_vfio_call_fails)
+BOTH(kernel_each_vfio_call_fails)
 {
     fake_server_fini();
     for (size_t i = 0; i < ARRAY_SIZE(errors); i++)
         sweep("42:00.0", true, VFIO_DEVICE_FLAGS_PCI, errors[i]);
 }
 
-Test(passthrough_start, kernel_each_other_call_fails)
+BOTH(kernel_each_other_call_fails)
 {
     fake_server_fini();
     for (size_t i = 0; i < ARRAY_SIZE(errors); i++)

@@ -34,12 +34,17 @@ static struct {
     struct vfio_region_sparse_mmap_area area[AREAS];
 } sparse;
 
+static bool iommufd;
+
 static void set_up(void)
 {
     k = fake_vfio_kernel_init();
     fake_hv_init(&hv);
-    cr_assert_eq(vfio_kernel_create(&kernel, &hv.hv), 0);
-    cr_assert_eq(vfio_kernel_open_group(kernel, FAKE_SYSFS), 0);
+    k->hv = &hv;
+    if (iommufd)
+        fake_iommufd();
+    cr_assert_eq(vfio_kernel_create(&kernel, &hv.hv, iommufd), 0);
+    cr_assert_eq(vfio_kernel_attach(kernel, FAKE_SYSFS), 0);
     cr_assert_eq(vfio_kernel_open_device(kernel, FAKE_SYSFS, &dev), 0);
 }
 
@@ -48,11 +53,23 @@ static void tear_down(void)
     dev->ops->close(dev);
     vfio_kernel_destroy(kernel);
     cr_expect_eq(k->live, 0);
+    cr_expect_eq(fake_hv_live(&hv), 0);
+    cr_expect_not(k->hv_missed);
     cr_expect_str_eq(fake_log(), "", "errors are the caller's to log");
     fake_vfio_kernel_fini();
 }
 
+static void set_up_iommufd(void)
+{
+    iommufd = true;
+    set_up();
+}
+
 TestSuite(vfio_kernel_dev, .init = set_up, .fini = tear_down);
+TestSuite(vfio_kernel_dev_iommufd, .init = set_up_iommufd, .fini = tear_down);
+
+/* What a device does once it is open is the same for both of the kernel's ways. */
+#define BOTH(name) FAKE_TEST_BOTH(vfio_kernel_dev, name)
 
 static int ask(uint32_t index, uint32_t flags, uint64_t size, uint64_t offset,
                struct vfio_region *region)
@@ -66,7 +83,7 @@ static int ask(uint32_t index, uint32_t flags, uint64_t size, uint64_t offset,
 
 /* ---- regions ---- */
 
-Test(vfio_kernel_dev, region_without_mmap)
+BOTH(region_without_mmap)
 {
     struct vfio_region r;
     cr_expect_eq(ask(2, RW, 0x10000, 2ULL << 40, &r), 0);
@@ -77,7 +94,7 @@ Test(vfio_kernel_dev, region_without_mmap)
     cr_expect_eq(r.areas, 0);
 }
 
-Test(vfio_kernel_dev, whole_region_by_whole_pages)
+BOTH(whole_region_by_whole_pages)
 {
     static const uint64_t size[][2] = {{0, 0},       {1, 0},           {PAGE - 1, 0},
                                        {PAGE, PAGE}, {PAGE + 1, PAGE}, {128 * GIB, 128 * GIB}};
@@ -90,14 +107,14 @@ Test(vfio_kernel_dev, whole_region_by_whole_pages)
     }
 }
 
-Test(vfio_kernel_dev, region_that_is_not_there)
+BOTH(region_that_is_not_there)
 {
     struct vfio_region r;
     cr_expect_eq(dev->ops->region_info(dev, VFIO_PCI_VGA_REGION_INDEX, &r), -EINVAL);
     cr_expect_eq(dev->ops->region_info(dev, 1000, &r), -EINVAL);
 }
 
-Test(vfio_kernel_dev, region_beyond_every_offset)
+BOTH(region_beyond_every_offset)
 {
     static const uint64_t lie[][2] = {
         {UINT64_MAX, 1}, {1, UINT64_MAX}, {UINT64_MAX, UINT64_MAX}, {INT64_MAX, 1}};
@@ -140,7 +157,7 @@ static void expect_areas(const struct vfio_region *r, unsigned nr, const uint64_
     }
 }
 
-Test(vfio_kernel_dev, sparse_areas_are_sorted)
+BOTH(sparse_areas_are_sorted)
 {
     struct vfio_region r;
     static const uint64_t want[][2] = {{0, 0x2000}, {0x3000, 0x1000}, {0x8000, 0x8000}};
@@ -152,14 +169,14 @@ Test(vfio_kernel_dev, sparse_areas_are_sorted)
     expect_areas(&r, 3, want);
 }
 
-Test(vfio_kernel_dev, no_sparse_area_means_none)
+BOTH(no_sparse_area_means_none)
 {
     struct vfio_region r;
     sparse_region(&r, 0x10000, 0);
     cr_expect_eq(r.areas, 0);
 }
 
-Test(vfio_kernel_dev, sparse_areas_that_lie)
+BOTH(sparse_areas_that_lie)
 {
     struct vfio_region r;
     static const uint64_t want[][2] = {{0x1000, 0x1000}, {0x4000, 0x2000}, {0xf000, 0x1000}};
@@ -174,7 +191,7 @@ Test(vfio_kernel_dev, sparse_areas_that_lie)
     expect_areas(&r, 3, want);
 }
 
-Test(vfio_kernel_dev, more_sparse_areas_than_room)
+BOTH(more_sparse_areas_than_room)
 {
     struct vfio_region r;
     for (unsigned i = 0; i < AREAS; i++)
@@ -185,7 +202,7 @@ Test(vfio_kernel_dev, more_sparse_areas_than_room)
     cr_expect_eq(r.areas, VFIO_AREAS_MAX);
 }
 
-Test(vfio_kernel_dev, sparse_capability_outside_the_answer)
+BOTH(sparse_capability_outside_the_answer)
 {
     struct vfio_region r;
     sparse_region(&r, 0x10000, 1);
@@ -202,7 +219,7 @@ Test(vfio_kernel_dev, sparse_capability_outside_the_answer)
     cr_expect_eq(r.areas, 1);
 }
 
-Test(vfio_kernel_dev, read_and_write_reach_the_regions_offset)
+BOTH(read_and_write_reach_the_regions_offset)
 {
     struct vfio_region r, other;
     uint32_t value = 0x12345678, back = 0;
@@ -218,7 +235,7 @@ Test(vfio_kernel_dev, read_and_write_reach_the_regions_offset)
     cr_expect_eq(back, value);
 }
 
-Test(vfio_kernel_dev, read_and_write_stay_in_the_region)
+BOTH(read_and_write_stay_in_the_region)
 {
     static const uint64_t outside[][2] = {
         {0xffd, 4}, {0x1000, 1}, {UINT64_MAX, 1}, {UINT64_MAX - 1, 8}, {0, 0x1001}};
@@ -233,7 +250,7 @@ Test(vfio_kernel_dev, read_and_write_stay_in_the_region)
     }
 }
 
-Test(vfio_kernel_dev, short_transfer)
+BOTH(short_transfer)
 {
     struct vfio_region r;
     uint32_t value;
@@ -244,7 +261,7 @@ Test(vfio_kernel_dev, short_transfer)
     cr_expect_eq(dev->ops->region_read(dev, &r, 256, &value, 4), -EIO);
 }
 
-Test(vfio_kernel_dev, mapping)
+BOTH(mapping)
 {
     struct vfio_region r;
     uint32_t value = 0xcafe;
@@ -265,7 +282,7 @@ Test(vfio_kernel_dev, mapping)
     munmap(at, 0x2000);
 }
 
-Test(vfio_kernel_dev, mapping_has_the_regions_rights)
+BOTH(mapping_has_the_regions_rights)
 {
     struct vfio_region r;
     uint32_t flags = VFIO_REGION_INFO_FLAG_READ | VFIO_REGION_INFO_FLAG_MMAP;
@@ -285,7 +302,7 @@ Test(vfio_kernel_dev, mapping_has_the_regions_rights)
 
 /* ---- interrupts ---- */
 
-Test(vfio_kernel_dev, irq_info)
+BOTH(irq_info)
 {
     struct vfio_irq_info info;
     k->irq = (struct vfio_irq_info){.flags = VFIO_IRQ_INFO_EVENTFD, .count = 33};
@@ -297,7 +314,7 @@ Test(vfio_kernel_dev, irq_info)
     cr_expect_eq(dev->ops->irq_info(dev, 0, &info), -EIO);
 }
 
-Test(vfio_kernel_dev, irq_set_with_eventfds)
+BOTH(irq_set_with_eventfds)
 {
     const int fds[] = {5, -1, 7};
     uint32_t flags = VFIO_IRQ_SET_DATA_EVENTFD | VFIO_IRQ_SET_ACTION_TRIGGER;
@@ -310,7 +327,7 @@ Test(vfio_kernel_dev, irq_set_with_eventfds)
     cr_expect_arr_eq(k->irq_fd, fds, sizeof(fds));
 }
 
-Test(vfio_kernel_dev, irq_set_without_data)
+BOTH(irq_set_without_data)
 {
     uint32_t flags = VFIO_IRQ_SET_DATA_NONE | VFIO_IRQ_SET_ACTION_TRIGGER;
     cr_expect_eq(dev->ops->irq_set(dev, 0, flags, 0, 0, NULL), 0);
@@ -321,7 +338,7 @@ Test(vfio_kernel_dev, irq_set_without_data)
     cr_expect_eq(k->irq_count, 1);
 }
 
-Test(vfio_kernel_dev, irq_set_of_every_msix_vector)
+BOTH(irq_set_of_every_msix_vector)
 {
     static const int fds[2049];
     uint32_t flags = VFIO_IRQ_SET_DATA_EVENTFD | VFIO_IRQ_SET_ACTION_TRIGGER;
@@ -332,7 +349,7 @@ Test(vfio_kernel_dev, irq_set_of_every_msix_vector)
     cr_expect_eq(k->irq_count, 2048);
 }
 
-Test(vfio_kernel_dev, irq_set_result_is_handed_up)
+BOTH(irq_set_result_is_handed_up)
 {
     const int fds[4] = {0};
     k->irq_ret = 2; /* fewer MSI vectors are possible */
@@ -343,7 +360,7 @@ Test(vfio_kernel_dev, irq_set_result_is_handed_up)
 
 /* ---- reset ---- */
 
-Test(vfio_kernel_dev, function_reset_is_preferred)
+BOTH(function_reset_is_preferred)
 {
     k->affected_nr = 1;
     k->affected[0].group_id = FAKE_GROUP;
@@ -366,7 +383,7 @@ Test(vfio_kernel_dev, hot_reset_names_each_group_once)
 {
     no_function_reset();
     fake_sysfs_device("0000:42:00.1", 16, "vfio-pci");
-    cr_assert_eq(vfio_kernel_open_group(kernel, "/sys/bus/pci/devices/0000:42:00.1"), 0);
+    cr_assert_eq(vfio_kernel_attach(kernel, "/sys/bus/pci/devices/0000:42:00.1"), 0);
     k->affected_nr = 4;
     k->affected[1].group_id = 16;
     cr_expect_eq(dev->ops->reset(dev), 0);
@@ -388,32 +405,57 @@ Test(vfio_kernel_dev, hot_reset_of_somebody_elses_device)
     cr_expect_eq(k->hot_resets, 0);
 }
 
-Test(vfio_kernel_dev, no_reset_at_all)
+/* The kernel tells whether the card's other devices are of the same iommufd, or of nobody. */
+Test(vfio_kernel_dev_iommufd, hot_reset_needs_no_groups)
+{
+    no_function_reset();
+    k->affected_nr = 4;
+    k->affected_owned = true;
+    cr_expect_eq(dev->ops->reset(dev), 0);
+    cr_expect_eq(k->resets, 0);
+    cr_expect_eq(k->hot_resets, 1);
+    cr_expect_eq(k->hot_reset_count, 0);
+    cr_expect_eq(k->hot_reset_argsz, sizeof(struct vfio_pci_hot_reset));
+}
+
+Test(vfio_kernel_dev_iommufd, hot_reset_of_somebody_elses_device)
+{
+    no_function_reset();
+    k->affected_nr = 2;
+    cr_expect_eq(dev->ops->reset(dev), -ENOTTY);
+    cr_expect_eq(k->hot_resets, 0);
+}
+
+BOTH(no_reset_at_all)
 {
     no_function_reset();
     cr_expect_eq(dev->ops->reset(dev), -ENOTTY);
 }
 
-Test(vfio_kernel_dev, hot_reset_that_fails)
+BOTH(hot_reset_that_fails)
 {
     no_function_reset();
     k->affected_nr = 100000; /* more than one reset could affect */
     cr_expect_eq(dev->ops->reset(dev), -ENOSPC);
     k->affected_nr = 1;
+    k->affected_owned = true;
     k->hot_reset_errno = EPERM;
     cr_expect_eq(dev->ops->reset(dev), -EPERM);
 }
 
 /* ---- opening ---- */
 
-Test(vfio_kernel_dev, no_info_no_device)
+BOTH(no_info_no_device)
 {
+    static const char path[] = "/sys/bus/pci/devices/0000:42:00.1";
     struct vfio_device *other;
     unsigned live = k->live;
-    /* The call after GET_DEVICE_FD, which follows one readlink. */
-    k->fail_at = k->calls + 3;
+    fake_sysfs_device("0000:42:00.1", FAKE_GROUP, "vfio-pci");
+    cr_assert_eq(vfio_kernel_attach(kernel, path), 0);
+    /* The call after the device's descriptor, which one more call before it may make. */
+    k->fail_at = k->calls + (iommufd ? 2 : 3);
     k->fail_errno = EIO;
-    cr_expect_eq(vfio_kernel_open_device(kernel, FAKE_SYSFS, &other), -EIO);
+    cr_expect_eq(vfio_kernel_open_device(kernel, path, &other), -EIO);
     cr_expect_eq(k->live, live);
     cr_expect_eq(fake_log_lines(fake_log(), "cannot open device: Input/output error"), 1);
 }

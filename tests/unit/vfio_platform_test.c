@@ -814,9 +814,8 @@ Test(vfio_platform_kernel, the_command_that_binds_it)
     cr_expect_str_eq(
         fake_log(),
         "minivmm: f0a00000.dma: cannot use device: it is bound to the host's driver dma-pl330, "
-        "not to vfio-platform; run as root: modprobe vfio-platform; for d in f0a00000.dma; do "
-        "cd /sys/bus/platform/devices/$d; echo vfio-platform > driver_override; echo $d > "
-        "driver/unbind; echo $d > /sys/bus/platform/drivers_probe; done\n");
+        "not to vfio-platform; run as root: minivmm host bind "
+        "/sys/devices/platform/f0a00000.dma\n");
 }
 
 Test(vfio_platform_kernel, has_no_slot)

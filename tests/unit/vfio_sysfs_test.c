@@ -312,3 +312,20 @@ Test(vfio_sysfs, held_is_what_the_kernel_says)
     k->open_errno[1] = EACCES;
     cr_expect_not(vfio_sysfs_held(FAKE_SYSFS, who, sizeof(who)));
 }
+
+Test(vfio_sysfs, held_by_its_own_node)
+{
+    char who[128] = "?", node[64];
+    cr_expect_eq(vfio_sysfs_cdev(FAKE_SYSFS, node, sizeof(node)), -ENOENT);
+    fake_iommufd();
+    cr_assert_eq(vfio_sysfs_cdev(FAKE_SYSFS, node, sizeof(node)), 0);
+    cr_expect_str_eq(node, FAKE_CDEV);
+    fake_link("/proc/77/fd/3", node);
+    cr_expect(vfio_sysfs_held(FAKE_SYSFS, who, sizeof(who)));
+    cr_expect_str_eq(who, "process 77 ()");
+    fake_remove("/proc/77");
+    cr_expect_not(vfio_sysfs_held(FAKE_SYSFS, who, sizeof(who)));
+    k->open_errno[1] = EBUSY;
+    cr_expect(vfio_sysfs_held(FAKE_SYSFS, who, sizeof(who)));
+    cr_expect_str_eq(who, "another process (root may see which: fuser " FAKE_CDEV ")");
+}
