@@ -71,7 +71,8 @@ struct vfio_iommu_ops {
     /* [HVA, HVA + SIZE) is FD at FD_OFFSET where the provider wants a descriptor (-1: none). */
     int (*map)(struct vfio_iommu *iommu, uint64_t iova, uint64_t size, void *hva, int fd,
                uint64_t fd_offset);
-    /* Exactly what was mapped. */
+    /* Exactly what was mapped. Of the kernel's IOMMU, map and unmap may come from any thread
+     * (vfio_p2p.c), of a server's from the main thread only. */
     int (*unmap)(struct vfio_iommu *iommu, uint64_t iova, uint64_t size);
 };
 

@@ -5,7 +5,8 @@
  * drivers/vfio/vfio_iommu_type1.c, vaddr_get_pfns()), which before Linux 6.12 to 6.15 is one
  * fault for each 4 KiB: minutes for 64 GiB, in one system call that cannot be interrupted and
  * that any other map or unmap waits for. Hence chunks: between two of them the thread looks
- * whether the BAR is still there, so that whoever takes it away waits for one chunk at most.
+ * whether the BAR is still there, so that whoever takes it away waits for one chunk at most,
+ * and for the unmapping of what is mapped.
  *
  * When a mapping goes. It is there only while the BAR's memory slots are, that is, while the
  * device answers: not with memory decoding off, in D3hot, during a reset. The kernel would let
@@ -34,7 +35,7 @@
 #include "vmm/loop.h"
 #include "vmm/util.h"
 
-/* A chunk of this size takes about 0.1 s where each page is a fault of its own. */
+/* A thousandth of 64 GiB: where those take minutes, a chunk takes tenths of a second. */
 #define CHUNK_MIN  (64 * MIB)
 #define CHUNKS_MAX 1024
 

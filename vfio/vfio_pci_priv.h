@@ -9,7 +9,8 @@
  *
  * Locks, in this order: the PCI bus's lock (held in every configuration access and BAR change),
  * then vfio_pci.lock, which protects the interrupt and slot state because accesses to the MSI-X
- * table and vfio_pci_drop_slots() come from vCPU threads that do not hold the bus's lock.
+ * table and vfio_pci_drop_slots() come from vCPU threads that do not hold the bus's lock; then
+ * that of vfio_p2p.c.
  */
 #pragma once
 

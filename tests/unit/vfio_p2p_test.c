@@ -263,7 +263,7 @@ Test(vfio_p2p, removed_in_the_middle_of_a_failure)
     cr_expect_eq(fake_log_lines(notes(), "cannot"), 0);
 }
 
-/* Who takes another BAR away does not wait at all. */
+/* Who takes another BAR away waits for nothing in here. */
 Test(vfio_p2p, another_is_removed_meanwhile)
 {
     create();
