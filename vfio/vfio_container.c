@@ -6,7 +6,7 @@
  * group into container, IOMMU type (once, type 1 v2), KVM told of the group, memory mapped,
  * device opened. One container serves all groups, so RAM is pinned and mapped once; a group is
  * opened once however many of its devices are passed through (a second open is EBUSY).
- * Main thread only.
+ * Main thread only, but for mapping and unmapping: any thread.
  */
 #include <errno.h>
 #include <stdlib.h>

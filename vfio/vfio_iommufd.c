@@ -11,7 +11,7 @@
  *
  * Left out: dma-buf mappings (IOMMU_IOAS_MAP_FILE of VFIO_DEVICE_FEATURE_DMA_BUF, 6.19),
  * without which memory that is not RAM cannot be mapped (EFAULT); page tables of the guest's
- * own. Main thread only.
+ * own. Main thread only, but for mapping and unmapping: any thread.
  */
 #include <errno.h>
 #include <stdio.h>
