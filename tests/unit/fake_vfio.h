@@ -37,7 +37,7 @@ struct fake_vfio_call {
 };
 
 #define FAKE_VFIO_CALLS   512
-#define FAKE_VFIO_VECTORS 64
+#define FAKE_VFIO_VECTORS 2048
 #define FAKE_VFIO_REGIONS 16
 #define FAKE_VFIO_IRQS    8
 
