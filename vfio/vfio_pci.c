@@ -57,8 +57,8 @@ static int reset_device(struct vfio_pci *pci)
         return err;
     }
     if (!vfio_pci_alive(pci)) {
-        log_error(pci->vdev->name, "cannot use the device: it does not answer after reset; it "
-                                   "may need a reboot of the host");
+        log_error(pci->vdev->name, "cannot use the device: it does not answer; it may need a "
+                                   "reboot of the host");
         return -EIO;
     }
     return 0;

@@ -134,7 +134,8 @@ static void shadow(struct vfio_pci *pci)
         return;
     }
     free(image);
-    complain(pci, err ? strerror(-err) : "it does not begin with 55 AA");
+    if (!vfio_pci_is_lost(pci)) /* of which the user has been told */
+        complain(pci, err ? strerror(-err) : "it does not begin with 55 AA");
 }
 
 uint64_t vfio_pci_rom_read(struct vfio_pci *pci, uint64_t offset, unsigned size)

@@ -2,6 +2,7 @@
  * vfio_pci_rom_test.c: the expansion ROM: the device's own, a file's, none.
  */
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -142,6 +143,62 @@ Test(vfio_pci_rom, is_gone_with_the_device)
     cr_expect_eq(mmio_read(&w, WORLD_ROM, 2), 0xaa55);
     w.vfio.dev.lost = true;
     cr_expect_eq(mmio_read(&w, WORLD_ROM, 2), 0xffff);
+}
+
+/* What the guest's first look makes the program say. */
+static unsigned complaints(void)
+{
+    FILE *file = tmpfile();
+    int saved = dup(STDERR_FILENO);
+    char line[256];
+    unsigned n = 0;
+
+    log_set_level(LOG_NOTE);
+    dup2(fileno(file), STDERR_FILENO);
+    for (unsigned i = 0; i < 3; i++)
+        mmio_read(&w, WORLD_ROM, 4);
+    dup2(saved, STDERR_FILENO);
+    close(saved);
+    rewind(file);
+    while (fgets(line, sizeof(line), file))
+        n += strstr(line, "rom=FILE") != NULL;
+    fclose(file);
+    return n;
+}
+
+Test(vfio_pci_rom, without_signature_is_told_once)
+{
+    cr_assert_eq(world_create(&w), 0);
+    world_start_guest(&w);
+    cr_expect_eq(complaints(), 1);
+}
+
+Test(vfio_pci_rom, that_cannot_be_read_is_told_once)
+{
+    cr_assert_eq(world_create(&w), 0);
+    world_start_guest(&w);
+    w.vfio.config[PCI_COMMAND] = 0; /* behind our back */
+    cr_expect_eq(complaints(), 1);
+}
+
+static int lose_it(struct vfio_device *dev, const struct vfio_region *region, uint64_t offset,
+                   void *data, size_t len)
+{
+    (void)region, (void)offset, (void)data, (void)len;
+    dev->lost = true;
+    return -EIO;
+}
+
+Test(vfio_pci_rom, of_a_device_that_is_lost_meanwhile)
+{
+    static struct vfio_device_ops ops; /* teardown needs it, too */
+
+    cr_assert_eq(world_create(&w), 0);
+    world_start_guest(&w);
+    ops = *w.vfio.dev.ops;
+    ops.region_read = lose_it;
+    w.vfio.dev.ops = &ops;
+    cr_expect_eq(complaints(), 0, "the provider tells");
 }
 
 Test(vfio_pci_rom, off)
