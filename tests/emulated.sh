@@ -36,14 +36,14 @@ stop_servers() {
     servers=()
 }
 
-# emu NAME DEVICE STATUS ARGUMENT...: minivmm with a server's device.
+# emu NAME DEVICE STATUS ARGUMENT...: minivmm with a server's device; $opts are --vfio's.
 emu() {
     local name=$1 device=$2 want=$3 server_log=$LOGS/$1.log.server
     shift 3
     wanted "$name" || return 0
     : >"$server_log"
     [ "$no_kvm" ] || serve dev.sock "$device"
-    run "$name" "$want" --vfio "unix:$T/dev.sock" "$@"
+    run "$name" "$want" --vfio "unix:$T/dev.sock${opts:+,$opts}" "$@"
     stop_servers
     if grep -qa 'ERROR: .*Sanitizer\|runtime error:' "$server_log"; then
         verdict "FAIL $KIND/$name: the server has a fault of its own ($server_log)"
@@ -80,6 +80,10 @@ one_line() {
     local n
     n=$(grep -ac '^minivmm: .*cannot' "$1")
     [ "$n" -eq 1 ] || echo "$n messages, not one"
+}
+
+no_reset() {
+    ! grep -am1 '^<- [0-9]* DEVICE_RESET' "$1.server"
 }
 
 no_line() {
@@ -135,8 +139,21 @@ guest gpu-dma-message gpu,dma=message gpu "" -m 3200M
 guest gpu-strict gpu,strict=on gpu ""
 guest gpu-strict-kvm gpu,strict=on gpu "refused" --cpuid kvm
 
+guest gpu-nvidia gpu,nvidia=on gpu "nvidia"
+guest gpu-nvidia-mmap-off gpu,nvidia=on,mmap=off,vram=64M gpu "nvidia vram=64"
+opts=clique=11 guest gpu-clique gpu,nvidia=on gpu "nvidia clique=11"
+{
+    printf '\x55\xaa'
+    head -c 4997 /dev/zero
+    printf 'w' # 0x77
+} >"$T/rom"
+opts=rom=$T/rom guest gpu-rom gpu gpu "rom=8"
+opts=rom=off guest gpu-rom-off gpu gpu "rom=0"
+also=no_reset opts=reset=off guest gpu-reset-off gpu gpu ""
+
 guest wild-platform platform wild ""
 guest wild-gpu gpu wild "" --cpus 2
+guest wild-nvidia gpu,nvidia=on wild "" --cpus 2
 if wanted wild-both && [ ! "$no_kvm" ]; then
     server_log=$LOGS/wild-both.log.server2 serve second.sock gpu
 fi

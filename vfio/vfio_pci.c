@@ -1,12 +1,12 @@
 /*
  * vfio_pci.c: a passed-through PCI function, from its provider to the guest's bus and back.
  *
- * The order of both ends is what matters here. Start: reset, so that nothing of the device's
- * past reaches the guest; see whether it still answers; read its configuration space; BARs,
- * then capabilities (the MSI-X table lies in a BAR), then mappings around it, then interrupts;
- * and on the bus last. End: off the bus, which takes the memory slots away, interrupts off, bus
- * mastering off, reset, unmapped, closed. A guest reset is the end and the start without what
- * lies between.
+ * The order of both ends is what matters here. Start: woken and quiet, then reset, so that
+ * nothing of the device's past reaches the guest; see whether it still answers; read its
+ * configuration space; BARs, then capabilities (the MSI-X table lies in a BAR), then mappings
+ * around it, then interrupts; and on the bus last. End: off the bus, which takes the memory
+ * slots away, interrupts off, bus mastering off, reset, unmapped, closed. A guest reset is the
+ * end and the start without what lies between.
  *
  * PCI Local Bus 3.0, 6.2.2 "Device Control" for COMMAND. Left out: a reset of last resort over
  * a link or a power state of our own; the provider's reset() knows what there is.
@@ -47,7 +47,7 @@ static int find_config(struct vfio_pci *pci)
 
 static int reset_device(struct vfio_pci *pci)
 {
-    int err = pci->vdev->ops->reset(pci->vdev);
+    int err = pci->wiring.reset ? pci->vdev->ops->reset(pci->vdev) : 0;
 
     if (err == -ENOTTY)
         log_note(pci->vdev->name, "the device has no reset method; it keeps its state from "
@@ -57,8 +57,8 @@ static int reset_device(struct vfio_pci *pci)
         return err;
     }
     if (!vfio_pci_alive(pci)) {
-        log_error(pci->vdev->name, "cannot use the device: it does not answer after reset; it "
-                                   "may need a reboot of the host");
+        log_error(pci->vdev->name, "cannot use the device: it does not answer; it may need a "
+                                   "reboot of the host");
         return -EIO;
     }
     return 0;
@@ -103,17 +103,26 @@ static struct vfio_pci *alloc(struct vfio_device *dev, const struct vfio_pci_con
 static int set_up(struct vfio_pci *pci)
 {
     int err = find_config(pci);
-    if (!err)
-        err = reset_device(pci);
+    if (err)
+        return err;
+    vfio_pci_identify(pci);
+    vfio_pci_quirks_warn(pci);
+    vfio_pci_calm(pci);
+    if (!pci->wiring.reset)
+        log_note(pci->dev.name,
+                 "the device is not reset and keeps its state, as reset=off says");
+    err = reset_device(pci);
     if (!err)
         err = vfio_pci_config_read_all(pci);
     if (err)
         return err;
     vfio_pci_write_register(pci, PCI_COMMAND, 0);
     err = vfio_pci_bars_probe(pci);
+    if (!err)
+        err = vfio_pci_config_init(pci);
     if (err)
         return err;
-    vfio_pci_config_init(pci);
+    vfio_pci_quirks_init(pci);
     vfio_pci_bars_mmap(pci);
     err = vfio_pci_vga_init(pci);
     if (!err)
@@ -157,9 +166,10 @@ void vfio_pci_destroy(struct vfio_pci *pci)
     vfio_pci_irq_fini(pci);
     vfio_pci_vga_fini(pci);
     vfio_pci_write_register(pci, PCI_COMMAND, 0); /* no DMA while memory is unmapped */
-    if (pci->on_bus)
+    if (pci->on_bus && pci->wiring.reset)
         pci->vdev->ops->reset(pci->vdev);
     vfio_pci_bars_fini(pci);
+    vfio_pci_rom_fini(pci);
     pci->vdev->ops->close(pci->vdev);
     pthread_mutex_destroy(&pci->lock);
     free(pci);
@@ -169,7 +179,7 @@ void vfio_pci_destroy(struct vfio_pci *pci)
  * guest wrote into registers of the device's own is for the reset to undo. */
 static int start_again(struct vfio_pci *pci)
 {
-    vfio_pci_write_register(pci, PCI_COMMAND, 0);
+    vfio_pci_calm(pci);
     int err = reset_device(pci);
     vfio_pci_write_register(pci, PCI_COMMAND, 0); /* the kernel restores what was before */
     vfio_pci_config_reset(pci);

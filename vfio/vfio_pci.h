@@ -21,15 +21,19 @@ struct vfio_pci_config {
     bool mmap;            /* BARs straight into the guest where possible */
     bool vga;             /* the legacy VGA ranges as well */
     struct vfio_p2p *p2p; /* BARs are targets of peers' DMA; NULL: not */
+    const char *rom;      /* file with its expansion ROM; NULL or "": the device's own */
+    bool rom_off;         /* it has none */
+    bool reset; /* at the start, with the guest and at the end; else it keeps its state */
+    int clique; /* NVIDIA's GPUDirect, 0 to 15; -1: none */
     /* The device failed (true) or the host asks for it back: the VM has to end. Main thread. */
     void (*gone)(void *opaque, const char *name, bool failed);
     void *opaque;
 };
 
 /*
- * Resets DEV, reads its configuration space, sets up BARs, capabilities and interrupts, and
- * puts it on the bus. Owns DEV from here on, also when it fails (DEV is closed then). Logs its
- * own errors.
+ * Wakes and resets DEV, reads its configuration space, sets up BARs, capabilities and
+ * interrupts, and puts it on the bus. Owns DEV from here on, also when it fails (DEV is closed
+ * then). Logs its own errors.
  */
 int vfio_pci_create(struct vfio_pci **out, struct vfio_device *dev,
                     const struct vfio_pci_config *config);

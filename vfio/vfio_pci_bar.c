@@ -43,7 +43,7 @@ static uint64_t bar_size(uint64_t region_size, unsigned bar, uint32_t flags)
     return size;
 }
 
-/* An area needs whole pages, which ports, the ROM (read by the kernel) and small BARs lack. */
+/* An area needs whole pages, which ports, the ROM (a copy) and small BARs lack. */
 static bool wants_mmap(const struct vfio_pci *pci, unsigned bar, uint32_t flags)
 {
     const struct vfio_region *region = &pci->bar[bar].view.region;
@@ -61,6 +61,21 @@ static int probe_bar(struct vfio_pci *pci, unsigned i, uint32_t flags)
     if (err)
         log_error(pci->dev.name, "cannot set up BAR%u of 0x%" PRIx64 " bytes: %s", i,
                   region_size, strerror(-err));
+    return err;
+}
+
+/* The ROM that the guest is to see takes the place of the device's. */
+static int probe_rom(struct vfio_pci *pci)
+{
+    int err = 0;
+
+    if (pci->wiring.rom_off)
+        pci->rom.size = 0;
+    else if (pci->wiring.rom && pci->wiring.rom[0])
+        err = vfio_pci_rom_load(pci);
+    else
+        return 0;
+    pci->bar[PCI_BAR_ROM].view.region.size = pci->rom.size;
     return err;
 }
 
@@ -89,7 +104,10 @@ int vfio_pci_bars_probe(struct vfio_pci *pci)
             bar->view.region.ioeventfds = 0;
         bar->view.pio = flags & PCI_BASE_ADDRESS_SPACE_IO;
         bar->view.region.posted = !bar->view.pio;
-        err = probe_bar(pci, i, flags);
+        if (rom)
+            err = probe_rom(pci);
+        if (!err)
+            err = probe_bar(pci, i, flags);
         if (err)
             return err;
     }
@@ -194,13 +212,16 @@ static uint64_t bar_read(void *opaque, uint64_t offset, unsigned size)
 
     if (vfio_pci_is_lost(pci))
         return all_ones(size);
-    if (trap) {
+    if (bar->view.region.index == PCI_BAR_ROM)
+        return vfio_pci_rom_read(pci, offset, size);
+    if (!trap)
+        return vfio_view_read(&bar->view, offset, size);
+    if (!trap->unlocked)
         pthread_mutex_lock(&pci->lock);
-        uint64_t value = trap->read(pci, (uint32_t)(offset - trap->start), size);
+    uint64_t value = trap->read(pci, trap, (uint32_t)(offset - trap->start), size);
+    if (!trap->unlocked)
         pthread_mutex_unlock(&pci->lock);
-        return value;
-    }
-    return vfio_view_read(&bar->view, offset, size);
+    return value;
 }
 
 static void bar_write(void *opaque, uint64_t offset, unsigned size, uint64_t value)
@@ -209,13 +230,17 @@ static void bar_write(void *opaque, uint64_t offset, unsigned size, uint64_t val
     struct vfio_pci *pci = bar->pci;
     const struct vfio_pci_trap *trap = find_trap(bar, offset, size);
 
-    if (trap) {
-        pthread_mutex_lock(&pci->lock);
-        trap->write(pci, (uint32_t)(offset - trap->start), size, value);
-        pthread_mutex_unlock(&pci->lock);
+    if (bar->view.region.index == PCI_BAR_ROM)
+        return;
+    if (!trap) {
+        vfio_view_write(&bar->view, offset, size, value);
         return;
     }
-    vfio_view_write(&bar->view, offset, size, value);
+    if (!trap->unlocked)
+        pthread_mutex_lock(&pci->lock);
+    trap->write(pci, trap, (uint32_t)(offset - trap->start), size, value);
+    if (!trap->unlocked)
+        pthread_mutex_unlock(&pci->lock);
 }
 
 static const struct bus_ops bar_ops = {.read = bar_read, .write = bar_write};

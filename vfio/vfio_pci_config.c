@@ -10,13 +10,14 @@
  * which is which. A capability is hidden by unlinking it: its registers stay where they are, as
  * drivers that know fixed offsets expect.
  *
- * Left out: root ports in front of the device, capabilities added for the guest's benefit.
+ * Left out: root ports in front of the device.
  * The device's capability lists are not trusted: a position is visited once, whatever they say.
  * The bus's lock is held in everything here but vfio_pci_config_read_all() and _init().
  */
 #include <errno.h>
 #include <inttypes.h>
 #include <string.h>
+#include <time.h>
 
 #include "vfio/vfio_pci_priv.h"
 #include "vmm/util.h"
@@ -82,6 +83,9 @@ static const struct cap_rule shown_ext_caps[] = {
      */
 };
 
+/* As many as there is room for: the lists are not trusted to end. */
+#define CAPS_MAX ((PCI_CFG_SPACE_SIZE - PCI_STD_HEADER_SIZEOF) / 4)
+
 /* ---- access to the device ---- */
 
 static uint32_t hw_read(struct vfio_pci *pci, unsigned offset, unsigned size)
@@ -105,6 +109,47 @@ static void hw_write(struct vfio_pci *pci, unsigned offset, unsigned size, uint3
     if (err && err != -ERANGE && log_limit(&pci->accesses))
         log_debug(pci->dev.name, "cannot write configuration register 0x%x: %s", offset,
                   strerror(-err));
+}
+
+void vfio_pci_identify(struct vfio_pci *pci)
+{
+    pci->vendor = (uint16_t)hw_read(pci, PCI_VENDOR_ID, 2);
+    pci->device = (uint16_t)hw_read(pci, PCI_DEVICE_ID, 2);
+    pci->class = (uint16_t)hw_read(pci, PCI_CLASS_DEVICE, 2);
+}
+
+/* Where the device has a capability; 0: nowhere. */
+static unsigned find_cap(struct vfio_pci *pci, uint8_t id)
+{
+    unsigned pos = 0;
+
+    if (hw_read(pci, PCI_STATUS, 2) & PCI_STATUS_CAP_LIST)
+        pos = hw_read(pci, PCI_CAPABILITY_LIST, 1) & ~3U;
+    for (unsigned i = 0; i < CAPS_MAX && pos >= PCI_STD_HEADER_SIZEOF; i++) {
+        uint32_t header = hw_read(pci, pos, 2);
+        if ((header & 0xff) == id)
+            return pos;
+        pos = header >> 8 & ~3U;
+    }
+    return 0;
+}
+
+/*
+ * The kernel does all this when it opens a device; a vfio-user server's may be as another
+ * client left it, and so is one that is not reset. PCI Power Management 1.2, 5.6.1 "State
+ * Transition Delays": 10 ms before the next access after D3hot.
+ */
+void vfio_pci_calm(struct vfio_pci *pci)
+{
+    const struct timespec delay = {.tv_nsec = 10 * 1000 * 1000};
+    unsigned pm = find_cap(pci, PCI_CAP_ID_PM);
+    uint32_t state = pm ? hw_read(pci, pm + PCI_PM_CTRL, 2) : 0;
+
+    hw_write(pci, PCI_COMMAND, 2, 0);
+    if (!(state & PCI_PM_CTRL_STATE_MASK) || state == 0xffff)
+        return;
+    hw_write(pci, pm + PCI_PM_CTRL, 2, 0); /* D0, no wake-up events */
+    nanosleep(&delay, NULL);
 }
 
 bool vfio_pci_alive(struct vfio_pci *pci)
@@ -192,8 +237,42 @@ static bool show(struct vfio_pci *pci, const struct cap_rule *rules, size_t nr, 
     return false;
 }
 
+/*
+ * NVIDIA's GPUDirect P2P clique, for cards between which the user knows direct transfers to
+ * work: a vendor-specific capability at the end of the list, by NVIDIA's specification at 0xc8,
+ * or at 0xd4 where MSI-X has that place (Turing and later). See QEMU, hw/vfio/pci-quirks.c,
+ * commit f6b30c1984f7. TAKEN: the capabilities there are, by position / 4.
+ */
+static int add_clique(struct vfio_pci *pci, uint8_t *link, uint64_t taken)
+{
+    static const uint8_t place[] = {0xc8, 0xd4};
+    const uint8_t cap[] = {
+        PCI_CAP_ID_VNDR, 0, 8, 'P', '2', 'P', (uint8_t)(pci->wiring.clique << 3), 0};
+
+    if (pci->vendor != VFIO_PCI_NVIDIA || pci->class >> 8 != VFIO_PCI_BASE_DISPLAY) {
+        log_error(
+            pci->dev.name,
+            "cannot give the device a GPUDirect clique: it is %04x:%04x of class %04x, no "
+            "display device (03xx) of NVIDIA (10de); leave out clique=",
+            pci->vendor, pci->device, pci->class);
+        return -EINVAL;
+    }
+    for (size_t i = 0; i < ARRAY_SIZE(place); i++) {
+        if (taken >> place[i] / 4 & 3 || get_le64(pci->emulated + place[i]))
+            continue;
+        memcpy(pci->dev.config + place[i], cap, sizeof(cap));
+        vfio_pci_emulate(pci, place[i], sizeof(cap));
+        *link = place[i];
+        return 0;
+    }
+    log_error(pci->dev.name,
+              "cannot give the device a GPUDirect clique: it has capabilities of "
+              "its own at 0xc8 and 0xd4; leave out clique=");
+    return -ENOSPC;
+}
+
 /* The low two bits of every pointer are reserved and have to be masked (PCI 3.0, 6.7). */
-static void relink_caps(struct vfio_pci *pci)
+static int relink_caps(struct vfio_pci *pci)
 {
     uint8_t *config = pci->dev.config;
     uint8_t *link = config + PCI_CAPABILITY_LIST;
@@ -214,9 +293,12 @@ static void relink_caps(struct vfio_pci *pci)
         }
         pos = next;
     }
+    int err = pci->wiring.clique < 0 ? 0 : add_clique(pci, link, seen);
     pci->emulated[PCI_STATUS] |= PCI_STATUS_CAP_LIST;
-    if (!config[PCI_CAPABILITY_LIST])
-        config[PCI_STATUS] &= (uint8_t)~PCI_STATUS_CAP_LIST;
+    config[PCI_STATUS] &= (uint8_t)~PCI_STATUS_CAP_LIST;
+    if (config[PCI_CAPABILITY_LIST])
+        config[PCI_STATUS] |= PCI_STATUS_CAP_LIST;
+    return err;
 }
 
 /*
@@ -249,7 +331,7 @@ static void relink_ext_caps(struct vfio_pci *pci)
     }
 }
 
-void vfio_pci_config_init(struct vfio_pci *pci)
+int vfio_pci_config_init(struct vfio_pci *pci)
 {
     uint8_t *config = pci->dev.config;
 
@@ -259,15 +341,16 @@ void vfio_pci_config_init(struct vfio_pci *pci)
     config[PCI_HEADER_TYPE] &= 0x7f;
     config[PCI_INTERRUPT_LINE] = 0;
     put_le16(config + PCI_COMMAND, 0);
-    relink_caps(pci);
     if (pci->config.size == PCI_CONFIG_SIZE)
         relink_ext_caps(pci);
+    return relink_caps(pci);
 }
 
 void vfio_pci_config_reset(struct vfio_pci *pci)
 {
     memcpy(pci->dev.config, pci->initial, sizeof(pci->initial));
     pci->asleep = false;
+    vfio_pci_quirks_reset(pci);
 }
 
 /* ---- guest accesses ---- */
@@ -333,7 +416,8 @@ void vfio_pci_config_write(struct pci_dev *dev, unsigned offset, unsigned size, 
         return;
     if (pci->pm && pmcsr >= 0)
         sleep = (pmcsr & PCI_PM_CTRL_STATE_MASK) == 3; /* D3hot */
-    bool interrupted = sleep != pci->asleep || resets_function(pci, offset, size, value);
+    bool reset = resets_function(pci, offset, size, value);
+    bool interrupted = sleep != pci->asleep || reset;
     pci->asleep = sleep;
     if (interrupted)
         vfio_pci_slots_drop(pci);
@@ -344,6 +428,8 @@ void vfio_pci_config_write(struct pci_dev *dev, unsigned offset, unsigned size, 
         pass_write(pci, offset, size, value);
         pci_config_write(dev, offset, size, value); /* may map them */
     }
+    if (reset)
+        vfio_pci_quirks_reset(pci);
     if (interrupted && !pci->asleep)
         vfio_pci_slots_restore(pci);
     vfio_pci_irq_config_written(pci, offset, size);

@@ -307,25 +307,32 @@ bool vfio_pci_msi_init(struct vfio_pci *pci, unsigned pos)
     return true;
 }
 
-static uint64_t table_read(struct vfio_pci *pci, uint32_t offset, unsigned size)
+static uint64_t table_read(struct vfio_pci *pci, const struct vfio_pci_trap *trap,
+                           uint32_t offset, unsigned size)
 {
+    (void)trap;
     return msix_table_read(&pci->msix.msi, offset, size);
 }
 
-static void table_write(struct vfio_pci *pci, uint32_t offset, unsigned size, uint64_t value)
+static void table_write(struct vfio_pci *pci, const struct vfio_pci_trap *trap, uint32_t offset,
+                        unsigned size, uint64_t value)
 {
+    (void)trap;
     msix_table_write(&pci->msix.msi, offset, size, value);
 }
 
-static uint64_t pba_read(struct vfio_pci *pci, uint32_t offset, unsigned size)
+static uint64_t pba_read(struct vfio_pci *pci, const struct vfio_pci_trap *trap,
+                         uint32_t offset, unsigned size)
 {
+    (void)trap;
     return msix_pba_read(&pci->msix.msi, offset, size);
 }
 
 /* PBA: software should never write it, and a write has no effect (PCI 3.0, 6.8.2.10). */
-static void pba_write(struct vfio_pci *pci, uint32_t offset, unsigned size, uint64_t value)
+static void pba_write(struct vfio_pci *pci, const struct vfio_pci_trap *trap, uint32_t offset,
+                      unsigned size, uint64_t value)
 {
-    (void)pci, (void)offset, (void)size, (void)value;
+    (void)pci, (void)trap, (void)offset, (void)size, (void)value;
 }
 
 /* Where the capability says that the table or the PBA is. False: there is no such place. */

@@ -6,6 +6,8 @@
  *   vfio_pci_bar.c     BARs: memory slots, and trapped accesses
  *   vfio_pci_vga.c     the legacy VGA ranges
  *   vfio_pci_irq.c     INTx, MSI, MSI-X, and the device's error and removal events
+ *   vfio_pci_rom.c     the expansion ROM: a copy in memory
+ *   vfio_pci_quirk.c   tables of devices that need something of their own
  *
  * Locks, in this order: the PCI bus's lock (held in every configuration access and BAR change),
  * then vfio_pci.lock, which protects the interrupt and slot state because accesses to the MSI-X
@@ -25,6 +27,12 @@
 #include "vmm/log.h"
 #include "vmm/util.h"
 
+/* PCI ids, which the UAPI headers do not have. */
+#define VFIO_PCI_NVIDIA       0x10de
+#define VFIO_PCI_AMD          0x1002
+#define VFIO_PCI_BASE_DISPLAY 0x03
+#define VFIO_PCI_CLASS_VGA    0x0300
+
 struct vfio_pci;
 
 struct vfio_pci_bar {
@@ -35,17 +43,29 @@ struct vfio_pci_bar {
 
 /*
  * A part of a BAR that this program answers instead of the device; its pages are trapped, the
- * rest of the BAR stays direct. The MSI-X table and PBA are two of these, a quirk of a device
- * would be another. Called with vfio_pci.lock; OFFSET is relative to START.
+ * rest of the BAR stays direct. The MSI-X table and PBA are two of these, quirks are others.
+ * Called with vfio_pci.lock, or with no lock at all where UNLOCKED: one that reaches
+ * configuration space has to, since the bus's lock comes first. OFFSET is relative to START.
  */
 struct vfio_pci_trap {
     const char *label;
     unsigned bar;
     uint64_t start, size;
-    uint64_t (*read)(struct vfio_pci *pci, uint32_t offset, unsigned size);
-    void (*write)(struct vfio_pci *pci, uint32_t offset, unsigned size, uint64_t value);
+    bool unlocked;
+    uint64_t (*read)(struct vfio_pci *pci, const struct vfio_pci_trap *trap, uint32_t offset,
+                     unsigned size);
+    void (*write)(struct vfio_pci *pci, const struct vfio_pci_trap *trap, uint32_t offset,
+                  unsigned size, uint64_t value);
 };
-#define VFIO_PCI_TRAPS_MAX 4
+#define VFIO_PCI_TRAPS_MAX 8
+
+/* The expansion ROM as the guest reads it; under vfio_pci.lock once the guest runs. */
+struct vfio_pci_rom {
+    uint8_t *image; /* NULL: not read yet, or no good */
+    uint64_t size;
+    bool done; /* the device is not asked any more */
+    bool complained;
+};
 
 /* MSI or MSI-X: the guest's view (msi) and what the device has been told. */
 struct vfio_pci_vectors {
@@ -72,6 +92,7 @@ struct vfio_pci {
     struct pci_dev dev;
     struct vfio_device *vdev;
     struct vfio_pci_config wiring;
+    uint16_t vendor, device, class; /* before the reset; class without interface */
     pthread_mutex_t lock;
     bool on_bus;
 
@@ -85,6 +106,8 @@ struct vfio_pci {
     struct vfio_pci_bar bar[PCI_BARS];
     struct vfio_pci_trap trap[VFIO_PCI_TRAPS_MAX];
     unsigned traps;
+    struct vfio_pci_rom rom;
+    uint8_t window[16]; /* what the guest wrote into NVIDIA's ports: see vfio_pci_quirk.c */
     struct log_limit complaints; /* about lost interrupts */
     struct log_limit accesses;   /* about failed ones to configuration space */
 
@@ -115,11 +138,15 @@ static inline bool vfio_pci_is_lost(const struct vfio_pci *pci)
  */
 int vfio_pci_config_read_all(struct vfio_pci *pci);
 /* Applies the policy to it; after the BARs are known (MSI-X lies in one). */
-void vfio_pci_config_init(struct vfio_pci *pci);
+int vfio_pci_config_init(struct vfio_pci *pci);
 /* Everything as at the start; with the bus's lock, the BARs unmapped. */
 void vfio_pci_config_reset(struct vfio_pci *pci);
 /* Marks [pos, pos + len) as emulated, with no bit writable. */
 void vfio_pci_emulate(struct vfio_pci *pci, unsigned pos, unsigned len);
+/* What device it is; before the reset, which some do not survive. */
+void vfio_pci_identify(struct vfio_pci *pci);
+/* No DMA, no decoding, and out of D3hot (which takes 10 ms). */
+void vfio_pci_calm(struct vfio_pci *pci);
 /* False: the device does not answer (a vendor id of all ones). */
 bool vfio_pci_alive(struct vfio_pci *pci);
 /* Writes two bytes of configuration space at the device. */
@@ -163,3 +190,20 @@ void vfio_pci_irq_config_read(struct vfio_pci *pci, unsigned offset, unsigned si
 void vfio_pci_irq_quiesce(struct vfio_pci *pci);
 int vfio_pci_irq_resume(struct vfio_pci *pci);
 void vfio_pci_irq_describe(const struct vfio_pci *pci);
+
+/* ---- vfio_pci_rom.c ---- */
+
+/* Reads the image that the user gave. */
+int vfio_pci_rom_load(struct vfio_pci *pci);
+void vfio_pci_rom_fini(struct vfio_pci *pci);
+/* A guest's read, of at most 8 bytes. Any thread. */
+uint64_t vfio_pci_rom_read(struct vfio_pci *pci, uint64_t offset, unsigned size);
+
+/* ---- vfio_pci_quirk.c ---- */
+
+/* Warns of what the device is known not to stand. */
+void vfio_pci_quirks_warn(const struct vfio_pci *pci);
+/* Adds its traps; after the BARs and capabilities. */
+void vfio_pci_quirks_init(struct vfio_pci *pci);
+/* After a reset of the function; with the bus's lock. */
+void vfio_pci_quirks_reset(struct vfio_pci *pci);

@@ -291,13 +291,18 @@ static void start_p2p(struct passthrough *p)
 static int create_pci(struct passthrough *p, unsigned n, struct vfio_device *dev)
 {
     struct passthrough_device *d = &p->device[n];
+    const struct option_vfio *option = &p->config.option[n];
     struct vfio_pci_config config = {
         .hv = p->config.hv,
         .bus = p->config.bus,
         .loop = p->config.loop,
         .devfn = d->devfn,
-        .mmap = p->config.option[n].mmap,
-        .vga = p->config.option[n].vga,
+        .mmap = option->mmap,
+        .rom = option->rom,
+        .rom_off = option->rom_off,
+        .reset = option->reset,
+        .clique = option->clique,
+        .vga = option->vga,
         .p2p = d->is_user ? NULL : p->p2p,
         .gone = p->config.gone,
         .opaque = p->config.opaque,

@@ -125,7 +125,7 @@ enum emu_fault {
 /* Options; numbers all, for the table in main.c. */
 struct emu_config {
     uint64_t fds, xfer; /* max_msg_fds, max_data_xfer_size */
-    uint64_t automask, mmap, twin, message, strict;
+    uint64_t automask, mmap, twin, message, strict, nvidia;
     uint64_t vram;
     uint64_t fault, fault_at; /* from the message of that number on, once */
     bool trace;

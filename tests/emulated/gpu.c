@@ -6,7 +6,9 @@
  * Configuration space is that of PCI 3.0 section 6.1 with the PCI Express capability (PCIe 3.0
  * section 7.8): BARs can be sized, but their addresses mean nothing here, nor do the MSI and
  * MSI-X registers: interrupts go where the client says by SET_IRQS. Vendor and device number
- * are made up, so that no driver of Linux takes the device.
+ * are made up, so that no driver of Linux takes the device; with the option nvidia they are a
+ * GeForce's, the host's addresses are in its configuration space, and an MSI has to be
+ * acknowledged as there.
  */
 #include <ctype.h>
 #include <linux/pci_regs.h>
@@ -15,16 +17,17 @@
 #include "tests/emulated/emu.h"
 
 enum { BAR0, BAR1, BAR3 = 3, BAR5 = 5, ROM, CONFIG };
-enum { VENDOR_ID = 0x6d76, DEVICE_ID = 0x6770 };
+enum { VENDOR_ID = 0x6d76, DEVICE_ID = 0x6770, NV_VENDOR_ID = 0x10de, NV_DEVICE_ID = 0x1b80 };
 
 /* BAR0: a page of registers at the start; most of the rest is memory that may be mapped. */
 enum {
     REG_ID = 0x00,
     REG_SCRATCH = 0x04,
-    REG_INT_STATUS = 0x08, /* a bit for each channel */
-    REG_INT_ENABLE = 0x0c, /* for INTx only */
-    REG_FW_CPU = 0x20,     /* what the driver found: CPUID 1, ECX */
-    REG_FW_HV = 0x24,      /* CPUID 0x40000000, EBX */
+    REG_INT_STATUS = 0x08,  /* a bit for each channel */
+    REG_INT_ENABLE = 0x0c,  /* for INTx only */
+    REG_MSI_WAITING = 0x10, /* bit 31: for an acknowledge; a bit for each message until then */
+    REG_FW_CPU = 0x20,      /* what the driver found: CPUID 1, ECX */
+    REG_FW_HV = 0x24,       /* CPUID 0x40000000, EBX */
     REG_FW_START = 0x28,
     REG_FW_STATUS = 0x2c,
     REG_CHANNEL = 0x100, /* 0x40 for each */
@@ -34,7 +37,8 @@ enum {
     CH_FLAGS = 0x14,
     CH_VECTOR = 0x18,
     CH_STATUS = 0x1c,
-    CONFIG_MIRROR = 0x088000, /* where NVIDIA's cards have it */
+    LEGACY_MIRROR = 0x1800, /* where NVIDIA's cards have them */
+    CONFIG_MIRROR = 0x088000,
     MSIX_TABLE = 0xb90000,
     MSIX_PBA = 0xb91000,
     DOORBELL = 0xbb0000, /* a register for each channel */
@@ -43,11 +47,23 @@ enum { FW_OFF, FW_RUNNING, FW_REFUSED = 43 };
 enum { FLAG_SRC_VRAM = 1, FLAG_DST_VRAM = 2 };
 enum { CE_IDLE, CE_DONE, CE_BAD_LENGTH, CE_NO_MASTER, CE_BAD_SRC, CE_BAD_DST };
 
+/* BAR5: a window to BAR0, as NVIDIA's cards have it. */
+enum {
+    WIN_MASTER = 0x00,
+    WIN_ENABLE = 0x04,
+    WIN_ADDRESS = 0x08,
+    WIN_DATA = 0x0c,
+    IO_ID = 0x10,
+    IO_SCRATCH = 0x14
+};
+
 /* Configuration space. */
 enum { CAP_PM = 0x60, CAP_MSI = 0x68, CAP_EXP = 0x78, CAP_MSIX = 0xc8, CAP_DSN = 0x100 };
 
 #define COPY_MAX   (64U << 20)
 #define COPY_CHUNK 65536U
+
+#define MSI_UNACKNOWLEDGED (1U << 31)
 
 /* ---- interrupts ---- */
 
@@ -64,6 +80,33 @@ static void update(struct emu *emu, const struct emu_reg *reg)
     emu_line(emu, VFIO_PCI_INTX_IRQ_INDEX, pending && !(command & PCI_COMMAND_INTX_DISABLE));
 }
 
+/* One message, and the next when it has been acknowledged. */
+static void msi(struct emu *emu, unsigned message)
+{
+    uint32_t waiting = (uint32_t)emu_get(emu, BAR0, REG_MSI_WAITING, 4);
+
+    if (!emu->config.nvidia || !(waiting & MSI_UNACKNOWLEDGED)) {
+        emu_message(emu, VFIO_PCI_MSI_IRQ_INDEX, message);
+        waiting |= MSI_UNACKNOWLEDGED;
+    } else {
+        waiting |= 1U << message;
+    }
+    emu_put(emu, BAR0, REG_MSI_WAITING, 4, waiting);
+}
+
+/* A write to the capability's id, which is read-only: by the mirror, for drivers cannot do it
+ * in configuration space. */
+static void msi_acknowledge(struct emu *emu, const struct emu_reg *reg)
+{
+    uint32_t waiting = (uint32_t)emu_get(emu, BAR0, REG_MSI_WAITING, 4) & ~MSI_UNACKNOWLEDGED;
+    unsigned next = (unsigned)__builtin_ffs((int)waiting);
+
+    (void)reg;
+    emu_put(emu, BAR0, REG_MSI_WAITING, 4, waiting & (waiting - 1));
+    if (next)
+        msi(emu, next - 1);
+}
+
 /* A device with fewer MSI messages than it wants uses their lowest bits; MSI-X has all or, as
  * far as it can tell, none of a vector. */
 static void interrupt(struct emu *emu, unsigned channel, unsigned vector)
@@ -75,7 +118,7 @@ static void interrupt(struct emu *emu, unsigned channel, unsigned vector)
     if (emu_armed(emu, VFIO_PCI_MSIX_IRQ_INDEX))
         emu_message(emu, VFIO_PCI_MSIX_IRQ_INDEX, vector);
     else if (messages)
-        emu_message(emu, VFIO_PCI_MSI_IRQ_INDEX, vector % messages);
+        msi(emu, vector % messages);
     update(emu, NULL);
 }
 
@@ -137,6 +180,34 @@ static void fw_start(struct emu *emu, const struct emu_reg *reg)
     emu_put(emu, BAR0, REG_FW_STATUS, 4, refuse ? FW_REFUSED : FW_RUNNING);
 }
 
+/* ---- ports ---- */
+
+static bool window_is_open(const struct emu *emu)
+{
+    return emu_get(emu, BAR5, WIN_MASTER, 4) & emu_get(emu, BAR5, WIN_ENABLE, 4) & 1;
+}
+
+/* What is at the address is in DATA from now on. */
+static void window_select(struct emu *emu, const struct emu_reg *reg)
+{
+    uint8_t data[4] = {0};
+
+    (void)reg;
+    if (window_is_open(emu) &&
+        emu_region_access(emu, false, BAR0, emu_get(emu, BAR5, WIN_ADDRESS, 4), data, 4))
+        memset(data, 0xff, sizeof(data));
+    emu_put(emu, BAR5, WIN_DATA, 4, get_le32(data));
+}
+
+static void window_write(struct emu *emu, const struct emu_reg *reg)
+{
+    uint8_t data[4];
+
+    put_le32(data, (uint32_t)emu_get(emu, BAR5, reg->offset, 4));
+    if (window_is_open(emu))
+        emu_region_access(emu, true, BAR0, emu_get(emu, BAR5, WIN_ADDRESS, 4), data, 4);
+}
+
 /* ---- configuration space ---- */
 
 /* A BAR keeps the bits above its size, and says what it is. The second half of a 64-bit one
@@ -193,7 +264,8 @@ static const struct emu_reg config_regs[] = {
     {CAP_PM, 4, .name = "PM", .reset = 0x00030000 | CAP_MSI << 8 | PCI_CAP_ID_PM},
     {CAP_PM + PCI_PM_CTRL, 2, .name = "PM_CTRL", .reset = PCI_PM_CTRL_NO_SOFT_RESET, .rw = 3},
 
-    {CAP_MSI, 2, .name = "MSI", .reset = CAP_EXP << 8 | PCI_CAP_ID_MSI},
+    {CAP_MSI, 2, .name = "MSI", .reset = CAP_EXP << 8 | PCI_CAP_ID_MSI,
+     .on_write = msi_acknowledge},
     {CAP_MSI + PCI_MSI_FLAGS, 2, .name = "MSI_FLAGS", /* 8 messages, 64-bit addresses */
      .reset = PCI_MSI_FLAGS_64BIT | 3 << 1, .rw = PCI_MSI_FLAGS_ENABLE | PCI_MSI_FLAGS_QSIZE},
     {CAP_MSI + PCI_MSI_ADDRESS_LO, 4, .name = "MSI_ADDRESS_LO", .rw = 0xfffffffc},
@@ -237,6 +309,7 @@ static const struct emu_reg bar0_regs[] = {
     {REG_SCRATCH, 4, .name = "SCRATCH", .rw = UINT32_MAX},
     {REG_INT_STATUS, 4, .name = "INT_STATUS", .w1c = 0xf, .on_write = update},
     {REG_INT_ENABLE, 4, .name = "INT_ENABLE", .rw = 0xf, .on_write = update},
+    {REG_MSI_WAITING, 4, .name = "MSI_WAITING"},
     {REG_FW_CPU, 4, .name = "FW_CPU", .rw = UINT32_MAX},
     {REG_FW_HV, 4, .name = "FW_HV", .rw = UINT32_MAX},
     {REG_FW_START, 4, .name = "FW_START", .rw = UINT32_MAX, .on_write = fw_start},
@@ -248,7 +321,8 @@ static const struct emu_reg bar0_regs[] = {
 };
 
 static const struct emu_area bar0_areas[] = {
-    {0x001000, CONFIG_MIRROR - 0x001000, .kind = EMU_MAPPABLE},
+    {LEGACY_MIRROR, 0x100, EMU_ALIAS, CONFIG},
+    {0x002000, CONFIG_MIRROR - 0x002000, .kind = EMU_MAPPABLE},
     {CONFIG_MIRROR, 0x1000, EMU_ALIAS, CONFIG},
     {0x089000, MSIX_TABLE - 0x089000, .kind = EMU_MAPPABLE},
     {MSIX_TABLE, 0x2000, .kind = EMU_TRAPPED},
@@ -257,45 +331,47 @@ static const struct emu_area bar0_areas[] = {
 };
 
 static const struct emu_reg bar5_regs[] = {
-    {0, 4, .name = "ID", .reset = 0x69756d65}, /* "emui" */
-    {4, 4, .name = "SCRATCH", .rw = UINT32_MAX},
+    {WIN_MASTER, 4, .name = "MASTER", .rw = 1},
+    {WIN_ENABLE, 4, .name = "ENABLE", .rw = 1},
+    {WIN_ADDRESS, 4, .name = "ADDRESS", .rw = UINT32_MAX, .on_write = window_select},
+    {WIN_DATA, 4, .name = "DATA", .rw = UINT32_MAX, .on_write = window_write},
+    {IO_ID, 4, .name = "ID", .reset = 0x69756d65}, /* "emui" */
+    {IO_SCRATCH, 4, .name = "SCRATCH", .rw = UINT32_MAX},
 };
 
 static const struct emu_area rom_area = {0, 0x10000, .kind = EMU_TRAPPED};
+
+/* What a client must not see of a card in a host: its addresses there. */
+static void be_nvidia(struct emu *emu)
+{
+    static const uint32_t host[] = {0xf6000000, 0xe000000c, 0x00000038,
+                                    0xf000000c, 0,          0x0000e001};
+
+    emu_put(emu, CONFIG, PCI_VENDOR_ID, 2, NV_VENDOR_ID);
+    emu_put(emu, CONFIG, PCI_DEVICE_ID, 2, NV_DEVICE_ID);
+    for (unsigned i = 0; i < ARRAY_SIZE(host); i++)
+        emu_put(emu, CONFIG, PCI_BASE_ADDRESS_0 + 4 * i, 4, host[i]);
+    emu_put(emu, CONFIG, CAP_MSI + PCI_MSI_ADDRESS_LO, 4, 0xfee0f00c);
+    emu_put(emu, CONFIG, CAP_MSI + PCI_MSI_DATA_64, 2, 0x4021);
+    emu_put(emu, CONFIG, PCI_INTERRUPT_LINE, 1, 11);
+}
 
 /* The image begins with 55 AA and its length; what it is stands in a PCI data structure (PCI
  * Firmware 3.0, section 5.1.2); its bytes add up to 0. */
 static void reset(struct emu *emu)
 {
     static const uint8_t image[] = {0x55, 0xaa, 0x80, 0xcb /* retf */, [0x18] = 0x20};
-    static const uint8_t pcir[] = {'P',
-                                   'C',
-                                   'I',
-                                   'R',
-                                   VENDOR_ID & 0xff,
-                                   VENDOR_ID >> 8,
-                                   DEVICE_ID & 0xff,
-                                   DEVICE_ID >> 8,
-                                   0,
-                                   0,
-                                   24,
-                                   0,
-                                   0,
-                                   0,
-                                   0,
-                                   3,
-                                   0x80,
-                                   0,
-                                   1,
-                                   0,
-                                   0,
-                                   0x80 /* the last image */,
-                                   0,
-                                   0};
+    static const uint8_t pcir[] = {'P',         'C',       'I',
+                                   'R',         [10] = 24, [15] = 3 /* class */,
+                                   [16] = 0x80, [18] = 1,  [21] = 0x80 /* the last image */,
+                                   [23] = 0};
     uint8_t *rom = emu->region[ROM].mem, sum = 0;
 
+    if (emu->config.nvidia)
+        be_nvidia(emu);
     memcpy(rom, image, sizeof(image));
     memcpy(rom + 0x20, pcir, sizeof(pcir));
+    put_le32(rom + 0x24, (uint32_t)emu_get(emu, CONFIG, PCI_VENDOR_ID, 4));
     rom[0xffff] = 0;
     for (unsigned i = 0; i < 0x10000; i++)
         sum = (uint8_t)(sum + rom[i]);

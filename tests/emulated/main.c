@@ -51,6 +51,11 @@ static const struct option {
      "on: gpu's firmware wants no hypervisor",
      FIELD(strict),
      .preset = 0},
+    {"nvidia",
+     {"off", "on"},
+     "on: gpu has NVIDIA's numbers and ways",
+     FIELD(nvidia),
+     .preset = 0},
 };
 
 static const char *const faults[] = {

@@ -3,8 +3,10 @@
  * and reached at their far ends, INTx, MSI, MSI-X on every vector, masking, a copy engine that
  * reaches the last page of RAM, doorbells, firmware that looks for a hypervisor, reset.
  *
- * Words on the command line: `vram=MIB` is what BAR1 should have, `refused` says that the
- * firmware will not start; `reboots=N` and `faults=lost` are as in platform.c.
+ * Words on the command line: `vram=MIB` is what BAR1 should have, `rom=KIB` the expansion ROM
+ * (64, the device's own; 8 is a file's, 0 none), `refused` says that the firmware will not
+ * start, `nvidia` that the device has NVIDIA's ways, `clique=N` that it is to show one;
+ * `reboots=N` and `faults=lost` are as in platform.c.
  */
 #include "lib.h"
 
@@ -25,12 +27,22 @@ enum { /* BAR0 */
        CH_VECTOR = 0x18,
        CH_STATUS = 0x1c,
        MEMORY = 0x2000,
+       LEGACY_MIRROR = 0x1800,
        CONFIG_MIRROR = 0x88000,
        MSIX_TABLE = 0xb90000,
        MSIX_PBA = 0xb91000,
        DOORBELL = 0xbb0000,
 };
 enum { ID = 0x67756d65, IO_ID = 0x69756d65 };
+enum { /* BAR5 */
+       WIN_MASTER = 0x00,
+       WIN_ENABLE = 0x04,
+       WIN_ADDRESS = 0x08,
+       WIN_DATA = 0x0c,
+       IO_REG_ID = 0x10,
+       IO_REG_SCRATCH = 0x14
+};
+enum { INTERRUPT_LINE = 0x3c, CAP_VENDOR = 9 };
 enum { FW_RUNNING = 1, FW_REFUSED = 43 };
 enum { FLAG_SRC_VRAM = 1, FLAG_DST_VRAM = 2 };
 enum { CE_IDLE, CE_DONE, CE_BAD_LENGTH, CE_NO_MASTER, CE_BAD_SRC, CE_BAD_DST };
@@ -44,6 +56,8 @@ static uint32_t bdf;
 static unsigned msi, msix, express; /* capabilities */
 static uint64_t bar[6], size[6];
 static uint64_t regs;
+static bool nvidia;
+static uint64_t acknowledge; /* where a message has to be; 0: nowhere */
 static volatile uint32_t irqs, count[MSIX_VECTORS], causeless;
 static uint64_t source[512] __attribute__((aligned(4096))); /* a page */
 static uint64_t target[CHANNELS][512] __attribute__((aligned(4096)));
@@ -72,6 +86,8 @@ static bool find(void)
     msi = pci_capability(bdf, CAP_MSI);
     msix = pci_capability(bdf, CAP_MSIX);
     express = pci_capability(bdf, CAP_EXP);
+    nvidia = arg("nvidia") != NULL;
+    check(nvidia == ((pci_read32(bdf, 0) & 0xffff) == 0x10de), "the vendor as expected");
     return check(msi && msix && express, "00:%02x.%x %08x, MSI at %x, MSI-X at %x, PCIe at %x",
                  bdf >> 3, bdf & 7, pci_read32(bdf, 0), msi, msix, express);
 }
@@ -116,7 +132,8 @@ static void size_bars(void)
               "BAR%u at %lx has %lu bytes", n, bar[n], size[n]);
     }
     pci_write32(bdf, PCI_ROM, 0xfffff800);
-    check(-pci_read32(bdf, PCI_ROM) == 0x10000, "the expansion ROM has 64 KiB");
+    check(-pci_read32(bdf, PCI_ROM) == arg_number("rom", 64) << 10,
+          "the expansion ROM has %u bytes", -pci_read32(bdf, PCI_ROM));
     regs = bar[0];
     check(mmio_read32(regs) == UINT32_MAX && inl((uint16_t)bar[5]) == UINT32_MAX &&
               mmio_read32((uintptr_t)window(bar[1])) == UINT32_MAX,
@@ -139,10 +156,12 @@ static void registers(void)
         same &= get(at) == at + 1;
     check(same, "the memory around the registers");
     uint16_t port = (uint16_t)bar[5];
-    outl((uint16_t)(port + 4), 0xcafef00d);
-    outb((uint16_t)(port + 5), 0x11);
-    check(inl(port) == IO_ID && inl((uint16_t)(port + 4)) == 0xcafe110d &&
-              inw((uint16_t)(port + 6)) == 0xcafe && inb((uint16_t)(port + 127)) == 0,
+    outl((uint16_t)(port + IO_REG_SCRATCH), 0xcafef00d);
+    outb((uint16_t)(port + IO_REG_SCRATCH + 1), 0x11);
+    check(inl((uint16_t)(port + IO_REG_ID)) == IO_ID &&
+              inl((uint16_t)(port + IO_REG_SCRATCH)) == 0xcafe110d &&
+              inw((uint16_t)(port + IO_REG_SCRATCH + 2)) == 0xcafe &&
+              inb((uint16_t)(port + 127)) == 0,
           "ports at %x", port);
 }
 
@@ -159,15 +178,76 @@ static void config_mirror(void)
           "the mirror of the configuration space in BAR0");
 }
 
+static uint32_t window_read(uint32_t address)
+{
+    outl((uint16_t)(bar[5] + WIN_ADDRESS), address);
+    return inl((uint16_t)(bar[5] + WIN_DATA));
+}
+
+/* On NVIDIA's cards the guest finds in mirrors and window its own view, and reaches that alone:
+ * the device's has the host's addresses. */
+static void nvidia_mirrors(void)
+{
+    static const uint32_t mirror[] = {CONFIG_MIRROR, LEGACY_MIRROR};
+    uint16_t port = (uint16_t)bar[5];
+    unsigned wrong[3] = {0}; /* the last is the window's */
+
+    outl((uint16_t)(port + WIN_MASTER), 1);
+    outl((uint16_t)(port + WIN_ENABLE), 1);
+    for (unsigned at = 0; at < 0x100; at += 4) {
+        uint32_t want = pci_read32(bdf, at);
+        for (unsigned i = 0; i < 2; i++) {
+            wrong[i] += get(mirror[i] + at) != want;
+            wrong[2] += window_read(mirror[i] + at) != want;
+        }
+    }
+    check(!wrong[0] && !wrong[1] && !wrong[2] && get(CONFIG_MIRROR + PCI_BAR0) == bar[0],
+          "configuration space in BAR0 and BAR5: %u, %u, %u wrong, BAR0 is at %x", wrong[0],
+          wrong[1], wrong[2], get(CONFIG_MIRROR + PCI_BAR0));
+    for (unsigned i = 0; i < 3; i++) {
+        if (i < 2)
+            MMIO(uint8_t, regs + mirror[i] + INTERRUPT_LINE) = (uint8_t)(0x50 + i);
+        else
+            window_read(CONFIG_MIRROR + INTERRUPT_LINE),
+                outb((uint16_t)(port + WIN_DATA), 0x52);
+        check((pci_read32(bdf, INTERRUPT_LINE) & 0xff) == 0x50 + i, "written by way %u", i);
+    }
+    put(CONFIG_MIRROR + PCI_BAR0 + 12, 0xd200000c); /* BAR3 moves */
+    check((pci_read32(bdf, PCI_BAR0 + 12) & ~15U) == 0xd2000000 && get(REG_ID) == ID,
+          "a BAR moved through it");
+    bar_write(3, bar[3]);
+    check(window_read(REG_ID) == ID, "the window's other registers are the device's");
+    outl((uint16_t)(port + WIN_MASTER), 0);
+}
+
+static void clique(void)
+{
+    uint64_t n = arg_number("clique", 0);
+    unsigned at = pci_capability(bdf, CAP_VENDOR);
+
+    check(at == 0xd4 && pci_read32(bdf, at) == 0x50080009 &&
+              pci_read32(bdf, at + 4) == (n << 19 | 0x5032),
+          "clique %u at %x", (unsigned)n, at);
+}
+
 static void rom(void)
 {
     uint32_t at = 0xd0000000;
 
     pci_write32(bdf, PCI_ROM, at | 1);
     uint32_t pcir = at + MMIO(uint16_t, at + 0x18);
-    check(MMIO(uint16_t, at) == 0xaa55 && !memcmp((const void *)(uintptr_t)pcir, "PCIR", 4) &&
-              mmio_read32(pcir + 4) == pci_read32(bdf, 0),
-          "the expansion ROM: signature and PCI data structure");
+    if (arg_number("rom", 64) == 64)
+        check(MMIO(uint16_t, at) == 0xaa55 &&
+                  !memcmp((const void *)(uintptr_t)pcir, "PCIR", 4) &&
+                  mmio_read32(pcir + 4) == pci_read32(bdf, 0),
+              "the expansion ROM: signature and PCI data structure");
+    else if (arg_number("rom", 64)) /* 5000 bytes, the last of them marked */
+        check(MMIO(uint16_t, at) == 0xaa55 && MMIO(uint8_t, at + 4998) == 0 &&
+                  MMIO(uint16_t, at + 4999) == 0xff77 && mmio_read32(at + 8188) == UINT32_MAX,
+              "the expansion ROM is the file's");
+    else
+        check(mmio_read32(at) == UINT32_MAX && !pci_read32(bdf, PCI_ROM),
+              "there is no expansion ROM");
     pci_write32(bdf, PCI_ROM, at);
     check(mmio_read32(at) == UINT32_MAX, "it goes when it is disabled");
 }
@@ -289,6 +369,8 @@ static void on_message(struct trap *trap)
 {
     irqs++;
     count[trap->vector - VECTOR]++;
+    if (acknowledge)
+        MMIO(uint8_t, acknowledge) = 0xff;
     lapic_eoi();
 }
 
@@ -347,6 +429,7 @@ static void intx(void)
 
 static void msi_on(void)
 {
+    acknowledge = nvidia ? regs + CONFIG_MIRROR + msi : 0;
     pci_write32(bdf, msi + 4, LAPIC | lapic_id() << 12);
     pci_write32(bdf, msi + 8, 0);
     pci_write16(bdf, msi + 12, VECTOR);
@@ -355,6 +438,7 @@ static void msi_on(void)
 
 static void msi_off(void)
 {
+    acknowledge = 0;
     pci_write16(bdf, msi + 2, 0);
 }
 
@@ -405,6 +489,38 @@ static void mask_function(bool masked)
     pci_write16(bdf, msix + 2, MSIX_ENABLE | (masked ? MSIX_MASK_ALL : 0));
 }
 
+/* Copies as fast as they go on all vectors; every second one finds its vector masked, which is
+ * unmasked when the copy is done: none is lost, none comes twice. */
+static void storm(void)
+{
+    enum { ROUNDS = 4 * MSIX_VECTORS };
+    bool exact = true;
+
+    forget();
+    for (unsigned i = 0; i < ROUNDS; i++) {
+        unsigned vector = i * 7 % MSIX_VECTORS, channel = i % CHANNELS;
+        uint64_t control = regs + MSIX_TABLE + 16 * vector + 12;
+        /* Two of one vector at a time would be one. */
+        exact &= wait_irqs(&count[vector], i / MSIX_VECTORS, 4000);
+        irq_enable();
+        if (i & 1)
+            mmio_write32(control, 1);
+        put(REG_INT_STATUS, 1U << channel);
+        ring(channel, (uintptr_t)source, (uintptr_t)target[channel], 16, 0, vector);
+        for (unsigned n = 0; n < 1000000 && !(get(REG_INT_STATUS) >> channel & 1);)
+            n++; /* the message has been sent, too */
+        if (i & 1)
+            mmio_write32(control, 0);
+        irq_disable();
+    }
+    wait_irqs(&irqs, ROUNDS, 4000);
+    wait_irqs(&irqs, ROUNDS + 1, 20);
+    for (unsigned i = 0; i < MSIX_VECTORS; i++)
+        exact &= count[i] == ROUNDS / MSIX_VECTORS && !msix_pending(i);
+    check(exact && irqs == ROUNDS, "a storm of %u on 64 vectors, half of them masked: %u",
+          (unsigned)ROUNDS, irqs);
+}
+
 static void messages(void)
 {
     msi_on();
@@ -414,6 +530,7 @@ static void messages(void)
     copies("64 vectors of MSI-X", 2 * MSIX_VECTORS, MSIX_VECTORS);
     masked("a masked vector", 37, mask_vector);
     masked("a masked function", 63, mask_function);
+    storm();
 }
 
 /* Four channels at once; the last page of RAM is where they go. */
@@ -481,14 +598,14 @@ static bool as_new(void)
 {
     return get(REG_ID) == ID && !get(REG_SCRATCH) && !get(REG_INT_STATUS) &&
            !get(REG_INT_ENABLE) && !get(REG_FW_STATUS) && !get(REG_CHANNEL + CH_LEN) &&
-           !status(0) && !status(2) && inl((uint16_t)(bar[5] + 4)) == 0;
+           !status(0) && !status(2) && inl((uint16_t)(bar[5] + IO_REG_SCRATCH)) == 0;
 }
 
 static void disturb(void)
 {
     put(REG_SCRATCH, 0x5a5a5a5a);
     put(REG_INT_ENABLE, 0xf);
-    outl((uint16_t)(bar[5] + 4), 1);
+    outl((uint16_t)(bar[5] + IO_REG_SCRATCH), 1);
     ring(0, (uintptr_t)source, (uintptr_t)target[0], 256, 0, 0);
     get(REG_ID);
 }
@@ -589,7 +706,12 @@ int main(void)
     if (arg("faults"))
         lost();
     registers();
-    config_mirror();
+    if (nvidia)
+        nvidia_mirrors();
+    else
+        config_mirror();
+    if (arg("clique"))
+        clique();
     rom();
     far_end();
     move_bars();

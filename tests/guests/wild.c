@@ -145,13 +145,26 @@ static void base_addresses(void)
     check(mmio_read32(bar[0]) == GPU_ID, "base addresses: anywhere, and back");
 }
 
+/* After writes that may have reached configuration space: by the mirrors of NVIDIA's cards. */
+static void restore(void)
+{
+    pci_write16(bdf, pci_capability(bdf, CAP_PM) + 4, 0);
+    command(0);
+    for (unsigned i = 0; i < 6; i++)
+        pci_write32(bdf, PCI_BAR0 + 4 * i, (uint32_t)bar[i]);
+    pci_write32(bdf, PCI_ROM, 0);
+    command(COMMAND_MEM | COMMAND_IO);
+}
+
 static void gpu_regions(void)
 {
     uint64_t regs = bar[0];
-    static const uint32_t trapped[] = {0, 0x100, 0x88000, 0xb90000, 0xb91000, 0xbb0000};
+    static const uint32_t trapped[] = {0, 0x100, 0x1000, 0x88000, 0xb90000, 0xb91000, 0xbb0000};
 
-    for (unsigned i = 0; i < ARRAY_SIZE(trapped); i++)
+    for (unsigned i = 0; i < ARRAY_SIZE(trapped); i++) {
         region(regs + trapped[i], 0x1000);
+        restore();
+    }
     region(regs, 0x1000000);
     for (uint32_t port = (uint32_t)(bar[5] & ~3u) - 4; port < (bar[5] & ~3u) + 132; port += 3) {
         outl((uint16_t)port, random());
@@ -159,7 +172,7 @@ static void gpu_regions(void)
         inl((uint16_t)port);
         inb((uint16_t)port);
     }
-    command(COMMAND_MEM | COMMAND_IO);
+    restore();
     check(mmio_read32(regs) == GPU_ID, "registers and ports: across edges, beyond the end");
 }
 

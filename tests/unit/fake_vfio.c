@@ -48,7 +48,7 @@ static int region_info(struct vfio_device *dev, uint32_t index, struct vfio_regi
     return 0;
 }
 
-/* As the kernel: -EIO while decoding is off. */
+/* As the kernel: -EIO while decoding is off, and in D3hot. */
 static int access_check(const struct fake_vfio *f, const struct vfio_region *r, uint64_t offset,
                         size_t len)
 {
@@ -56,8 +56,11 @@ static int access_check(const struct fake_vfio *f, const struct vfio_region *r, 
 
     if (!range_within(offset, len, f->region[r->index].size))
         return -EINVAL;
-    if (!is_platform(f) && r->index < VFIO_PCI_ROM_REGION_INDEX && !io &&
-        !(f->config[PCI_COMMAND] & PCI_COMMAND_MEMORY))
+    bool asleep = (f->config[0x40 + PCI_PM_CTRL] & PCI_PM_CTRL_STATE_MASK) == 3;
+
+    io &= r->index < VFIO_PCI_ROM_REGION_INDEX;
+    if (!is_platform(f) && r->index <= VFIO_PCI_ROM_REGION_INDEX && !io &&
+        (asleep || !(f->config[PCI_COMMAND] & PCI_COMMAND_MEMORY)))
         return -EIO;
     return 0;
 }
@@ -306,7 +309,7 @@ void fake_vfio_ext_cap(struct fake_vfio *f, unsigned pos, uint16_t id, unsigned 
 
 static void init_header(struct fake_vfio *f)
 {
-    put_le16(f->config + PCI_VENDOR_ID, 0x10de);
+    put_le16(f->config + PCI_VENDOR_ID, 0x1234); /* no quirks */
     put_le16(f->config + PCI_DEVICE_ID, 0x1b80);
     put_le16(f->config + PCI_COMMAND, PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER);
     put_le16(f->config + PCI_STATUS, PCI_STATUS_CAP_LIST);

@@ -1,8 +1,9 @@
 /*
  * fake_vfio.h: a VFIO device for unit tests: struct vfio_device over plain memory. It records
  * every call, behaves like the kernel's vfio-pci where that matters (one interrupt mode at a
- * time, no BAR access with memory decoding off) or its vfio-platform (one unmask eventfd until
- * it is taken back), and fails a call on demand. One that is lost (vfio.h) fails all of them.
+ * time, no BAR access with memory decoding off or in D3hot) or its vfio-platform (one unmask
+ * eventfd until it is taken back), and fails a call on demand. One that is lost (vfio.h) fails
+ * all of them.
  */
 #pragma once
 
@@ -36,7 +37,7 @@ struct fake_vfio_call {
 };
 
 #define FAKE_VFIO_CALLS   512
-#define FAKE_VFIO_VECTORS 64
+#define FAKE_VFIO_VECTORS 2048
 #define FAKE_VFIO_REGIONS 16
 #define FAKE_VFIO_IRQS    8
 

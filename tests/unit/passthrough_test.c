@@ -28,7 +28,7 @@ static struct option_vfio option[OPTIONS_VFIO_MAX];
 /* Adds a device with a host address and, where not negative, the devfn of slot=. */
 static void add(const char *addr, int devfn)
 {
-    option[p.config.nr] = (struct option_vfio){.devfn = devfn};
+    option[p.config.nr] = (struct option_vfio){.devfn = devfn, .clique = -1, .reset = true};
     p.device[p.config.nr].addr = addr;
     p.config.option = option;
     p.config.nr++;
@@ -187,8 +187,11 @@ static void name_devices(unsigned nr, const char *const *name)
 {
     memset(&p, 0, sizeof(p));
     for (unsigned i = 0; i < nr; i++) {
-        option[i] = (struct option_vfio){
-            .devfn = -1, .mmap = true, .iommufd = iommufd ? IOMMUFD_ON : IOMMUFD_AUTO};
+        option[i] = (struct option_vfio){.devfn = -1,
+                                         .clique = -1,
+                                         .mmap = true,
+                                         .reset = true,
+                                         .iommufd = iommufd ? IOMMUFD_ON : IOMMUFD_AUTO};
         snprintf(option[i].device, sizeof(option[i].device), "%s", name[i]);
     }
 }

@@ -52,7 +52,7 @@ static unsigned walk_ext(unsigned *pos, unsigned *id, unsigned nr)
 Test(vfio_pci_config, identification_is_the_devices)
 {
     cr_assert_eq(world_create(&w), 0);
-    cr_expect_eq(cfg_read(&w, PCI_VENDOR_ID, 4), 0x1b8010de);
+    cr_expect_eq(cfg_read(&w, PCI_VENDOR_ID, 4), 0x1b801234);
     cr_expect_eq(cfg_read(&w, PCI_CLASS_REVISION, 4), 0x030000a1);
     cr_expect_eq(cfg_read(&w, PCI_SUBSYSTEM_VENDOR_ID, 4), 0x12345678);
     /* Of what the host made of it: a lone function, no line yet, the guest's pin. */
@@ -377,5 +377,86 @@ Test(vfio_pci_config, a_device_that_dies_reads_all_ones)
 Test(vfio_pci_config, bridges_are_refused)
 {
     w.vfio.config[PCI_HEADER_TYPE] = PCI_HEADER_TYPE_BRIDGE;
+    cr_expect_eq(world_create(&w), -EINVAL);
+}
+
+/* ---- clique ---- */
+
+static void be_nvidia(uint16_t class)
+{
+    put_le16(w.vfio.config + PCI_VENDOR_ID, VFIO_PCI_NVIDIA);
+    put_le16(w.vfio.config + PCI_CLASS_DEVICE, class);
+    w.config.clique = 5;
+}
+
+static void expect_clique(unsigned at)
+{
+    unsigned pos[64], id[64], n;
+
+    cr_assert_eq(world_create(&w), 0);
+    n = walk(pos, id, 64);
+    cr_assert_gt(n, 0);
+    cr_expect_eq(pos[n - 1], at, "the last of the list");
+    /* cap id, no next, 8 bytes, "P2P"; version 0 in bits 18:16, clique in bits 22:19. */
+    cr_expect_eq(cfg_read(&w, at, 4), 0x50080009);
+    cr_expect_eq(cfg_read(&w, at + 4, 4), 5 << 19 | 0x5032);
+    cfg_write(&w, at, 4, 0xffffffff);
+    cfg_write(&w, at + 4, 4, 0);
+    cr_expect_eq(cfg_read(&w, at + 4, 4), 5 << 19 | 0x5032, "read-only");
+    cr_expect_eq(w.vfio.calls[FAKE_REGION_WRITE], 0, "the device hears nothing");
+    cr_assert_eq(vfio_pci_reset(w.pci), 0);
+    cr_expect_eq(cfg_read(&w, at + 4, 4), 5 << 19 | 0x5032);
+}
+
+Test(vfio_pci_config, clique_at_its_first_place)
+{
+    be_nvidia(0x0302);
+    fake_vfio_cap(&w.vfio, 0xc0, PCI_CAP_ID_AF, 0xd0);
+    expect_clique(0xc8);
+}
+
+Test(vfio_pci_config, clique_beside_msix)
+{
+    be_nvidia(VFIO_PCI_CLASS_VGA);
+    fake_vfio_cap(&w.vfio, 0x70, PCI_CAP_ID_EXP, 0xc8);
+    memcpy(w.vfio.config + 0xc8, w.vfio.config + 0xb0, 12);
+    fake_vfio_cap(&w.vfio, 0xc8, PCI_CAP_ID_MSIX, 0);
+    expect_clique(0xd4);
+    cr_expect_eq(w.pci->msix.pos, 0xc8);
+}
+
+Test(vfio_pci_config, clique_beside_the_end_of_another)
+{
+    be_nvidia(0x0302);
+    fake_vfio_cap(&w.vfio, 0x70, PCI_CAP_ID_EXP, 0xc0);
+    memcpy(w.vfio.config + 0xc0, w.vfio.config + 0xb0, 12);
+    fake_vfio_cap(&w.vfio, 0xc0, PCI_CAP_ID_MSIX, 0);
+    expect_clique(0xd4);
+}
+
+Test(vfio_pci_config, clique_as_the_only_capability)
+{
+    be_nvidia(0x0302);
+    put_le16(w.vfio.config + PCI_STATUS, 0);
+    expect_clique(0xc8);
+}
+
+Test(vfio_pci_config, clique_without_a_place)
+{
+    be_nvidia(0x0302);
+    fake_vfio_cap(&w.vfio, 0xd0, PCI_CAP_ID_VNDR, 0xd8);
+    fake_vfio_cap(&w.vfio, 0xd8, PCI_CAP_ID_VNDR, 0);
+    cr_expect_eq(world_create(&w), -ENOSPC);
+}
+
+Test(vfio_pci_config, clique_is_for_nvidia)
+{
+    w.config.clique = 0;
+    cr_expect_eq(world_create(&w), -EINVAL);
+}
+
+Test(vfio_pci_config, clique_is_for_display_devices)
+{
+    be_nvidia(0x0403); /* a card's sound */
     cr_expect_eq(world_create(&w), -EINVAL);
 }

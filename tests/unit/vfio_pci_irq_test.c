@@ -3,6 +3,7 @@
  */
 #include <errno.h>
 #include <sys/eventfd.h>
+#include <sys/resource.h>
 
 #include "tests/unit/vfio_pci_world.h"
 
@@ -343,6 +344,52 @@ Test(vfio_pci_irq, hostile_table_of_2048_in_a_small_bar)
     put_le16(w.vfio.config + MSIX + PCI_MSIX_FLAGS, 0x7ff);
     put_le32(w.vfio.config + MSIX + PCI_MSIX_TABLE, 0x8008 | 1);
     expect_no_msix();
+}
+
+/* As many as there can be: put to use one by one, then masked one by one. */
+static void use_2048(uint32_t flags)
+{
+    struct rlimit limit;
+    uint32_t lost[3] = {0};
+
+    getrlimit(RLIMIT_NOFILE, &limit);
+    limit.rlim_cur = limit.rlim_max;
+    setrlimit(RLIMIT_NOFILE, &limit);
+    put_le16(w.vfio.config + MSIX + PCI_MSIX_FLAGS, 0x7ff);
+    put_le32(w.vfio.config + MSIX + PCI_MSIX_PBA, 0xb001);
+    fake_vfio_irq(&w.vfio, VFIO_PCI_MSIX_IRQ_INDEX, 2048, VFIO_IRQ_INFO_EVENTFD | flags);
+    start();
+    set_msix(PCI_MSIX_FLAGS_ENABLE);
+    for (unsigned i = 0; i < 2048; i++) {
+        if (i > 0) /* while another is under way */
+            lost[0] += !fake_vfio_fire(&w.vfio, i - 1);
+        set_entry(i, i, false);
+        lost[0] += i > 0 && !fake_hv_deliver_data(&w.hv, i - 1);
+    }
+    for (unsigned i = 0; i < 2048; i++)
+        fake_hv_deliver_data(&w.hv, i); /* those that came once more when it was set up anew */
+    for (unsigned i = 0; i < 2048; i++) {
+        set_entry(i, i, true);
+        lost[1] += !fake_vfio_fire(&w.vfio, i) || fake_hv_deliver_data(&w.hv, i);
+        lost[1] += !(mmio_read(&w, WORLD_BAR1 + 0xb000 + i / 64 * 8, 8) >> i % 64 & 1);
+    }
+    for (unsigned i = 2048; i-- > 0;) {
+        set_entry(i, i, false);
+        lost[2] += !fake_hv_deliver_data(&w.hv, i) || fake_hv_deliver_data(&w.hv, i);
+    }
+    cr_expect_eq(lost[0] + lost[1] + lost[2], 0, "%u while added, %u masked, %u unmasked",
+                 lost[0], lost[1], lost[2]);
+    cr_expect_eq(w.vfio.vectors, 2048);
+}
+
+Test(vfio_pci_irq, msix_with_2048_vectors)
+{
+    use_2048(0);
+}
+
+Test(vfio_pci_irq, msix_with_2048_vectors_that_cannot_be_added)
+{
+    use_2048(VFIO_IRQ_INFO_NORESIZE);
 }
 
 Test(vfio_pci_irq, no_msix_vectors_at_the_host)

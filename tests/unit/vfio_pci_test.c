@@ -60,8 +60,11 @@ static unsigned position_of(enum fake_vfio_op op, uint32_t index)
 Test(vfio_pci, starts_with_a_reset_and_no_bus_mastering)
 {
     cr_assert_eq(vfio_pci_create(&w.pci, &w.vfio.dev, &w.config), 0);
-    cr_expect_lt(position_of(FAKE_RESET, 0),
-                 position_of(FAKE_REGION_READ, VFIO_PCI_CONFIG_REGION_INDEX));
+    const struct fake_vfio_call *command =
+        fake_vfio_find(&w.vfio, FAKE_REGION_WRITE, VFIO_PCI_CONFIG_REGION_INDEX, 0);
+    cr_expect_eq(command->offset, PCI_COMMAND);
+    cr_expect_eq(command->value, 0, "no DMA even before");
+    cr_expect_lt(position(command), position_of(FAKE_RESET, 0));
     cr_expect_eq(w.vfio.calls[FAKE_RESET], 1);
     cr_expect_eq(get_le16(w.vfio.config + PCI_COMMAND), 0);
     cr_expect_eq(w.bus.dev[WORLD_DEVFN], &w.pci->dev);
@@ -143,12 +146,12 @@ Test(vfio_pci, region_info_fails)
 
 Test(vfio_pci, region_read_fails)
 {
-    fail_each(FAKE_REGION_READ, 70);
+    fail_each(FAKE_REGION_READ, 90);
 }
 
 Test(vfio_pci, region_write_fails)
 {
-    fail_each(FAKE_REGION_WRITE, 3);
+    fail_each(FAKE_REGION_WRITE, 4);
 }
 
 Test(vfio_pci, region_mmap_fails)
@@ -262,6 +265,69 @@ Test(vfio_pci, guest_reset_without_interrupt)
     use_everything();
     fake_vfio_fail(&w.vfio, FAKE_IRQ_SET, 2, EIO); /* MSI-X off, then INTx on */
     cr_expect_eq(vfio_pci_reset(w.pci), -EIO);
+}
+
+/* ---- as the device is found ---- */
+
+#define PMCSR (0x40 + PCI_PM_CTRL)
+
+Test(vfio_pci, a_sleeping_device_is_woken_before_its_reset)
+{
+    put_le16(w.vfio.config + PMCSR, 0x8103); /* D3hot, PME enabled and pending */
+    cr_assert_eq(vfio_pci_create(&w.pci, &w.vfio.dev, &w.config), 0);
+    const struct fake_vfio_call *wake =
+        fake_vfio_find(&w.vfio, FAKE_REGION_WRITE, VFIO_PCI_CONFIG_REGION_INDEX, 1);
+    cr_expect_eq(wake->offset, PMCSR);
+    cr_expect_lt(position(wake), position_of(FAKE_RESET, 0));
+    cr_expect_eq(get_le16(w.vfio.config + PMCSR), 0);
+    cr_expect_not(w.pci->asleep);
+}
+
+Test(vfio_pci, one_that_is_awake_is_left_alone)
+{
+    put_le16(w.vfio.config + PMCSR, PCI_PM_CTRL_NO_SOFT_RESET);
+    cr_assert_eq(vfio_pci_create(&w.pci, &w.vfio.dev, &w.config), 0);
+    for (unsigned i = 0; i < w.vfio.nr; i++)
+        cr_expect(w.vfio.call[i].op != FAKE_REGION_WRITE || w.vfio.call[i].offset != PMCSR);
+}
+
+Test(vfio_pci, a_list_without_end_has_no_power_management)
+{
+    fake_vfio_cap(&w.vfio, 0x40, PCI_CAP_ID_VNDR, 0x40);
+    put_le16(w.vfio.config + PMCSR, 3);
+    cr_assert_eq(world_create(&w), 0);
+    cr_expect_eq(get_le16(w.vfio.config + PMCSR), 3);
+}
+
+/* The device keeps what it has, but does no DMA and raises nothing. */
+Test(vfio_pci, without_reset)
+{
+    w.config.reset = false;
+    put_le16(w.vfio.config + PMCSR, 3);
+    cr_assert_eq(vfio_pci_create(&w.pci, &w.vfio.dev, &w.config), 0);
+    cr_expect_eq(get_le16(w.vfio.config + PCI_COMMAND), 0);
+    cr_expect_eq(get_le16(w.vfio.config + PMCSR), 0, "but awake");
+    use_everything();
+    cr_expect_eq(get_le16(w.vfio.config + PMCSR), 3);
+    cr_assert_eq(vfio_pci_reset(w.pci), 0);
+    cr_expect_eq(get_le16(w.vfio.config + PMCSR), 0, "the next boot finds it awake");
+    cr_expect_eq(get_le16(w.vfio.config + PCI_COMMAND), 0);
+    cr_expect_eq(w.vfio.active, VFIO_PCI_INTX_IRQ_INDEX);
+    world_start_guest(&w);
+    cr_expect_eq(fake_hv_live_slots(&w.hv), 3);
+    cfg_write(&w, PCI_COMMAND, 2, PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER);
+    vfio_pci_destroy(w.pci);
+    w.pci = NULL;
+    cr_expect_eq(get_le16(w.vfio.config + PCI_COMMAND), 0);
+    cr_expect_eq(w.vfio.active, VFIO_PCI_NUM_IRQS);
+    cr_expect_eq(w.vfio.calls[FAKE_RESET], 0);
+}
+
+Test(vfio_pci, without_reset_a_dead_device_is_refused)
+{
+    w.config.reset = false;
+    w.vfio.dead = true;
+    cr_expect_eq(world_create(&w), -EIO);
 }
 
 Test(vfio_pci, destroy_takes_null)

@@ -58,6 +58,8 @@ static inline void world_init(struct world *w)
                                          .loop = w->loop,
                                          .devfn = WORLD_DEVFN,
                                          .mmap = true,
+                                         .reset = true,
+                                         .clique = -1,
                                          .gone = world_gone,
                                          .opaque = w};
 }
