@@ -449,13 +449,17 @@ static int ioas_unmap(struct uapi_iommu_ioas_unmap *unmap)
     trace("IOAS_UNMAP\n");
     if (unmap->size != sizeof(*unmap) || unmap->ioas_id != IOAS)
         return error(EINVAL);
-    for (unsigned i = 0; i < fake.maps; i++) {
-        if (fake.map[i].iova == unmap->iova && fake.map[i].size == unmap->length) {
-            fake.map[i] = fake.map[--fake.maps];
-            return 0;
-        }
+    /* All that is in the range. */
+    uint64_t length = 0;
+    for (unsigned i = fake.maps; i-- > 0;) {
+        if (fake.map[i].iova < unmap->iova ||
+            fake.map[i].iova - unmap->iova + fake.map[i].size > unmap->length)
+            continue;
+        length += fake.map[i].size;
+        fake.map[i] = fake.map[--fake.maps];
     }
-    return error(ENOENT);
+    unmap->length = length;
+    return length ? 0 : error(ENOENT);
 }
 
 static int iommufd_ioctl(unsigned long request, unsigned long arg)

@@ -420,21 +420,24 @@ Test(passthrough_start_iommufd, contradiction)
     close_all();
 }
 
-/* By itself only where groups are not to be had. */
+/* By itself only where groups are not to be had, and not where they are asked for. */
 Test(passthrough_start_iommufd, chosen)
 {
     static const char *const name[] = {"42:00.0"};
+    static const char *const want[] = {"open iommu", "open vfio", "open vfio"};
     fake_file("/dev/iommu", "");
     fake_file(FAKE_CDEV, "");
     fake_server_fini();
-    for (int i = 0; i < 2; i++) {
+    for (int i = 0; i < 3; i++) {
         server = fake_server_init();
         name_devices(1, name);
-        option[0].iommufd = IOMMUFD_AUTO;
+        option[0].iommufd = i == 1 ? IOMMUFD_OFF : IOMMUFD_AUTO;
         cr_assert_eq(open_all(1), 0, "%s", fake_log());
-        cr_expect_eq(fake_log_lines(k->trace, i ? "open vfio" : "open iommu"), 1);
+        cr_expect_eq(fake_log_lines(k->trace, want[i]), 1, "%d: %s", i, k->trace);
         *k->trace = '\0';
         close_all();
+        if (i == 0)
+            continue;
         fake_file("/dev/vfio/vfio", "");
         fake_file("/dev/vfio/15", "");
     }

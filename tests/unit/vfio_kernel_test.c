@@ -624,6 +624,8 @@ BOTH(map_and_unmap)
     cr_expect_eq(iommu->ops->unmap(iommu, 0x100000000, 0x1000), -ENOENT);
     cr_expect_eq(iommu->ops->unmap(iommu, 0x100000000, 0x2000), 0);
     cr_expect_eq(k->maps, 0);
+    cr_expect_eq(iommu->ops->map(iommu, 0x100000000, 0x2000, &hv, 7, 0x5000), 0);
+    cr_expect_eq(iommu->ops->unmap(iommu, 0x100000000, 0x3000), -ENOENT, "not that much");
     k->map_errno = ENOMEM;
     cr_expect_eq(iommu->ops->map(iommu, 0, 0x1000, &hv, -1, 0), -ENOMEM);
     expect_clean();
