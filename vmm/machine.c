@@ -190,10 +190,11 @@ static void files_down(struct machine *m)
 static int add_ram(struct machine *m, const struct mem_region *r, uint64_t start, uint64_t end)
 {
     struct hv *hv = kvm_hv(m->kvm);
-    int slot = hv->ops->slot_add(hv, r->gpa + start, r->hva + start, end - start);
+    unsigned long long gpa = r->gpa + start;
+    int slot = hv->ops->slot_add(hv, gpa, r->hva + start, end - start);
     if (slot < 0)
-        log_error("KVM", "cannot give the guest RAM at 0x%llx: %s; try a smaller --memory",
-                  (unsigned long long)(r->gpa + start), strerror(-slot));
+        log_error("KVM", "cannot give the guest RAM at 0x%llx: %s; try a smaller --memory", gpa,
+                  strerror(-slot));
     return MIN(slot, 0);
 }
 
