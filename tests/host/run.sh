@@ -1,14 +1,15 @@
 #!/bin/bash
 # Boots the software host and runs scenarios in it:
 #
-#     tests/host/run.sh [-t SECONDS] [-q] [-s] NAME SCENARIO...
+#     tests/host/run.sh [-f FLAVOUR] [-t SECONDS] [-q] [-s] NAME SCENARIO...
 #
 # The software host is a QEMU machine (TCG) with what this one lacks: an AMD CPU
 # that virtualises, an Intel IOMMU, and devices to hand over. Results come out as
 # lines PASS/FAIL/SKIP/NOTE on standard output while it runs (-q: not shown) and
 # stay in build/host/NAME/results; consoles, every guest's output and pictures are
 # beside it. -t is the limit for all of it (default 300 s), after which QEMU is
-# ended; -s gives a shell in the host after the scenarios, on this terminal.
+# ended; -f says which of two hosts it is: stock, Debian's kernel on the machine's QEMU, or built,
+# a kernel of our own (built.sh) on a QEMU that has igb; -s gives a shell in the host after the scenarios, on this terminal.
 # HOST_CPU says on which CPU of this machine QEMU runs: the Nth that is allowed, 0 by default.
 # To look closer: HOST_QEMU adds words to QEMU's command line (-s for gdb), and
 # the directory HOST_EXTRA is laid over the host's root (a strace, a gdbserver).
@@ -19,19 +20,34 @@ set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 
 { # read to its end before it runs: an edit meanwhile does not break a running test
-limit=300 quiet='' shell=''
-while getopts t:qs opt; do
+limit=300 quiet='' shell='' flavour=stock
+while getopts f:t:qs opt; do
     case $opt in
+    f) flavour=$OPTARG ;;
     t) limit=$OPTARG ;;
     q) quiet=1 ;;
     s) shell=1 ;;
-    *) die "usage: run.sh [-t SECONDS] [-q] [-s] NAME SCENARIO..." ;;
+    *) die "usage: run.sh [-f stock|built] [-t SECONDS] [-q] [-s] NAME SCENARIO..." ;;
     esac
 done
 shift $((OPTIND - 1))
 name=${1:?a name for this run}
 shift
 scenarios=$(IFS=,; echo "$*")
+
+# The words that start a QEMU of version 8 or later: the machine's own or one from Debian's
+# backports with its own libraries; where neither is to be had, what the machine has, without igb.
+igb=''
+newer_qemu() {
+    local root libs
+    igb=1
+    [ "$(qemu-system-x86_64 --version | sed -n '1s/.*version \([0-9]*\).*/\1/p')" -lt 8 ] || return 0
+    root=$("$HOST_DIR/fetch.sh" qemu) || { igb=''; return 0; }
+    libs=$root/lib/x86_64-linux-gnu
+    program=("$libs/ld-linux-x86-64.so.2" --library-path "$libs:$root/usr/lib/x86_64-linux-gnu"
+        "$root/usr/bin/qemu-system-x86_64" -L "$root/usr/share/qemu" -L "$root/usr/share/seabios")
+}
+
 images=$BUILD/host/images dir=$BUILD/host/$name
 rm -rf "$dir"
 mkdir -p "$dir"
@@ -41,7 +57,19 @@ mkdir -p "$dir"
 truncate -s 64M "$dir/disk.raw"
 "$BUILD/host/bin/data" write "$dir/disk.raw" 0 $((4 << 20)) 1 >/dev/null
 
-cat "$images/host-base.cpio" "$images/host-run.cpio" >"$dir/initrd"
+program=(qemu-system-x86_64)
+case $flavour in
+stock)
+    kernel=$images/vmlinux
+    cat "$images"/host-{modules,base,run}.cpio >"$dir/initrd"
+    ;;
+built)
+    kernel=$("$HOST_DIR/built.sh")/bzImage
+    newer_qemu
+    cat "$images"/host-{base,run}.cpio >"$dir/initrd"
+    ;;
+*) die "no such flavour: $flavour; there are: stock built" ;;
+esac
 if [ "${HOST_EXTRA:-}" ]; then
     pack "$HOST_EXTRA" "$dir/extra"
     cat "$dir/extra" >>"$dir/initrd"
@@ -69,7 +97,7 @@ machine=(
     -nodefaults -nographic -no-reboot -nic none -vga none
     # Before every device that is to be behind it.
     -device intel-iommu,intremap=on,caching-mode=on
-    -kernel "$images/vmlinux" -initrd "$dir/initrd" -append "$append"
+    -kernel "$kernel" -initrd "$dir/initrd" -append "$append"
     # Results, what the scenarios leave, and requests to this script.
     -device virtio-serial-pci,bus=pcie.0
     -chardev "file,id=results,path=$dir/results,append=on" -device virtserialport,chardev=results,name=results
@@ -100,6 +128,15 @@ machine=(
     -chardev "file,id=line,path=$dir/pci-serial" -device pci-serial,chardev=line,bus=pci,addr=1
     -device pci-testdev,bus=pci,addr=2
 )
+# A network card with virtual functions, on a hub with the host's virtio card as the other is;
+# with ARI they have place on the card's own bus. Only newer QEMUs know it.
+if [ "$igb" ]; then
+    # shellcheck disable=SC2054
+    machine+=(
+        -device pcie-root-port,id=rpv,bus=pcie.0,chassis=20,slot=20
+        -netdev hubport,hubid=1,id=netv -device igb,netdev=netv,bus=rpv,romfile=,mac=52:54:00:00:00:03
+    )
+fi
 # shellcheck disable=SC2206 # HOST_QEMU is meant to be several words
 machine+=(${HOST_QEMU:-})
 if [ "$shell" ]; then
@@ -129,9 +166,9 @@ end_qemu() {
 trap end_qemu EXIT
 trap 'exit 130' INT TERM
 if [ "$shell" ]; then
-    taskset -c "$cpu" qemu-system-x86_64 "${machine[@]}" <&0 2>"$dir/qemu.err" &
+    taskset -c "$cpu" "${program[@]}" "${machine[@]}" <&0 2>"$dir/qemu.err" &
 else
-    taskset -c "$cpu" qemu-system-x86_64 "${machine[@]}" </dev/null >"$dir/qemu.out" 2>"$dir/qemu.err" &
+    taskset -c "$cpu" "${program[@]}" "${machine[@]}" </dev/null >"$dir/qemu.out" 2>"$dir/qemu.err" &
 fi
 qemu=$!
 
