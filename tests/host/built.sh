@@ -39,9 +39,9 @@ build() {
     cat lost
     [ ! -s lost ]
     make -s "-j$(nproc)" bzImage
-    mkdir done
-    cp arch/x86/boot/bzImage vmlinux done/
-    cp .config done/config
+    mkdir out
+    cp arch/x86/boot/bzImage vmlinux out/
+    cp .config out/config
 }
 # A command of its own, so that the first failure in it is the last.
 export -f build
@@ -49,6 +49,6 @@ export source tmp config
 if ! bash -euc build >"$log" 2>&1; then
     die "cannot build the software host's kernel: $(tail -n 1 "$log"); see $log"
 fi
-mv "$log" "$tmp/done/log"
-mv -T "$tmp/done" "$dir"
+mv "$log" "$tmp/out/log"
+mv -T "$tmp/out" "$dir"
 echo "$dir"

@@ -128,8 +128,7 @@ machine=(
     -chardev "file,id=line,path=$dir/pci-serial" -device pci-serial,chardev=line,bus=pci,addr=1
     -device pci-testdev,bus=pci,addr=2
 )
-# A network card with virtual functions, on a hub with the host's virtio card as the other is;
-# with ARI they have place on the card's own bus. Only newer QEMUs know it.
+# A network card with virtual functions, on the same hub as the others.
 if [ "$igb" ]; then
     # shellcheck disable=SC2054
     machine+=(
