@@ -234,7 +234,7 @@ for _ in {1..30}; do
     kill -0 "$qemu" 2>/dev/null || die "QEMU did not start: $(cat "$dir/qemu.err")"
 done
 monitor qmp_capabilities '{}' || die "QEMU did not start: $(cat "$dir/qemu.err")"
-shown=0 heard=0 late=''
+shown=0 heard=0 late='' half=''
 show() {
     local n
     n=$(wc -l <"$dir/results")
@@ -245,7 +245,13 @@ show() {
 }
 SECONDS=0
 while kill -0 "$qemu" 2>/dev/null; do
-    if read -r -t 0.5 -u "$ctl_out" request; then serve "$request"; fi
+    # A line may come in two halves: what was read when the time was up is the first.
+    if read -r -t 0.5 -u "$ctl_out" request; then
+        serve "$half$request"
+        half=''
+    else
+        half+=$request
+    fi
     show
     if [ "$SECONDS" -gt "$limit" ] && [ -z "$shell" ]; then
         late="was still running after $limit s"
