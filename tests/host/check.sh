@@ -17,14 +17,17 @@ mkdir -p "$BUILD/results"
 : >"$results"
 "$HOST_DIR/images.sh" ${MINIVMM:+"$MINIVMM"} || { echo "FAIL host: cannot build the software host's images" | tee "$results"; exit 1; }
 
-# Two halves that take about the same time, and what of each needs the built kernel.
+# Two halves that take about the same time.
 first=(layout boot display tools errors bind)
 second=(nvme net ends emulated edu serial)
+if [ $# -gt 0 ]; then first=("$@") second=(); fi
+
+# After these, what needs the built kernel (README.md); of what was asked for it is taken out.
 first_built=(iommufd)
 second_built=(mdev sriov)
 if [ $# -gt 0 ]; then
     all_built=" ${first_built[*]} ${second_built[*]} "
-    first=() second=() first_built=() second_built=()
+    first=() first_built=() second_built=()
     for s; do
         if [[ $all_built == *" $s "* ]]; then first_built+=("$s"); else first+=("$s"); fi
     done

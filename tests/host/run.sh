@@ -128,14 +128,6 @@ machine=(
     -chardev "file,id=line,path=$dir/pci-serial" -device pci-serial,chardev=line,bus=pci,addr=1
     -device pci-testdev,bus=pci,addr=2
 )
-# A network card with virtual functions, on the same hub as the others.
-if [ "$igb" ]; then
-    # shellcheck disable=SC2054
-    machine+=(
-        -device pcie-root-port,id=rpv,bus=pcie.0,chassis=20,slot=20
-        -netdev hubport,hubid=1,id=netv -device igb,netdev=netv,bus=rpv,romfile=,mac=52:54:00:00:00:03
-    )
-fi
 # shellcheck disable=SC2206 # HOST_QEMU is meant to be several words
 machine+=(${HOST_QEMU:-})
 if [ "$shell" ]; then
@@ -143,6 +135,14 @@ if [ "$shell" ]; then
     machine+=(-chardev stdio,id=console,signal=off -serial chardev:console)
 else
     machine+=(-serial "file:$dir/console")
+fi
+# A network card with virtual functions, on the same hub as the others.
+if [ "$igb" ]; then
+    # shellcheck disable=SC2054
+    machine+=(
+        -device pcie-root-port,id=rpv,bus=pcie.0,chassis=20,slot=20
+        -netdev hubport,hubid=1,id=netv -device igb,netdev=netv,bus=rpv,romfile=,mac=52:54:00:00:00:03
+    )
 fi
 
 # All threads of QEMU on one CPU of this machine. Its VMRUN and #VMEXIT change the word of
