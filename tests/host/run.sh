@@ -57,19 +57,7 @@ mkdir -p "$dir"
 truncate -s 64M "$dir/disk.raw"
 "$BUILD/host/bin/data" write "$dir/disk.raw" 0 $((4 << 20)) 1 >/dev/null
 
-program=(qemu-system-x86_64)
-case $flavour in
-stock)
-    kernel=$images/vmlinux
-    cat "$images"/host-{modules,base,run}.cpio >"$dir/initrd"
-    ;;
-built)
-    kernel=$("$HOST_DIR/built.sh")/bzImage
-    newer_qemu
-    cat "$images"/host-{base,run}.cpio >"$dir/initrd"
-    ;;
-*) die "no such flavour: $flavour; there are: stock built" ;;
-esac
+cat "$images/host-base.cpio" "$images/host-run.cpio" >"$dir/initrd"
 if [ "${HOST_EXTRA:-}" ]; then
     pack "$HOST_EXTRA" "$dir/extra"
     cat "$dir/extra" >>"$dir/initrd"
@@ -78,6 +66,19 @@ fi
 mkfifo "$dir"/{qmp,control}.{in,out}
 exec {qmp_in}<>"$dir/qmp.in" {qmp_out}<>"$dir/qmp.out"
 exec {ctl_in}<>"$dir/control.in" {ctl_out}<>"$dir/control.out"
+
+program=(qemu-system-x86_64)
+case $flavour in
+stock)
+    kernel=$images/vmlinux
+    cat "$images/host-modules.cpio" >>"$dir/initrd"
+    ;;
+built)
+    kernel=$("$HOST_DIR/built.sh")/bzImage
+    newer_qemu
+    ;;
+*) die "no such flavour: $flavour; there are: stock built" ;;
+esac
 
 append="console=ttyS0 panic=-1 no_timer_check intel_iommu=on iommu=pt quiet unknown_nmi_panic scenarios=$scenarios limit=$((limit - 25))"
 [ -z "$shell" ] || append+=" shell=1"

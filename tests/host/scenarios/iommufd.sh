@@ -30,7 +30,7 @@ equal "exit status" 0 "$status"
 check "data on the raw file" ask data $((16 << 20)) $((8 << 20)) 31
 
 vm_start killed $(three ,iommufd) --cmdline "$QUIET t=both seed=32" $KERNEL
-vm_wait "@@ DRAWN" 240
+vm_wait "@@ DRAWN" 240 || fail "a guest to kill" "$(tail -n 1 "$vm_err")"
 vm_kill
 vm_start again $(three ,iommufd) --cmdline "$QUIET t=both seed=33" $KERNEL
 draws "picture after kill -9" 1 && vm_type go

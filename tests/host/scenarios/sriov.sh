@@ -49,7 +49,7 @@ vm_results
 equal "exit status" 0 "$status"
 
 vm_start killed --vfio "$vf" --initrd $GUEST --cmdline "$QUIET t=net driver=igbvf sum=${sum%% *}" $KERNEL
-vm_wait "PASS ping the peer" 240
+vm_wait "PASS ping the peer" 240 || fail "a guest to kill" "$(tail -n 1 "$vm_err")"
 vm_kill
 check "the host's function works after kill -9" reach
 vm_run "after kill -9" 240 0 --vfio "$vf" --initrd $GUEST --cmdline "$QUIET t=net driver=igbvf sum=${sum%% *}" $KERNEL
