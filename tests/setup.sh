@@ -1,7 +1,7 @@
 #!/bin/bash
 # Installs what the named parts of the build need and is not there yet:
 #
-#     tests/setup.sh SET...      sets: build unit lint host
+#     tests/setup.sh SET...      sets: build unit lint host kernel
 #
 # A program or file is what counts, not a package: a compiler that came from
 # somewhere else is as good. When everything is there nothing is called at all
@@ -9,7 +9,8 @@
 # On Debian and its children what is missing is installed with apt-get, through
 # sudo when not root; elsewhere one line says what is needed and it fails.
 # Kernels and the guests' programs are no business of this file: they are
-# unpacked, never installed (tests/host/fetch.sh).
+# unpacked, never installed (tests/host/fetch.sh). 'kernel' is what it takes to build
+# one, for the few tests that no packaged kernel can do (tests/host/built.sh).
 set -euo pipefail
 
 # set, Debian package, what shows that it is there (a program, or a file)
@@ -41,13 +42,22 @@ host   kmod                /sbin/depmod
 host   libdrm-dev          /usr/include/libdrm/drm.h
 host   xz-utils            xz
 host   zstd                zstd
+kernel gcc                 gcc
+kernel make                make
+kernel binutils            ld
+kernel bison               bison
+kernel flex                flex
+kernel bc                  bc
+kernel libelf-dev          /usr/include/gelf.h
+kernel xz-utils            xz
+kernel perl                perl
 '
 
 die() { echo "tests/setup.sh: $*" >&2; exit 1; }
 
-[ $# -gt 0 ] || die "usage: tests/setup.sh SET... (build unit lint host)"
+[ $# -gt 0 ] || die "usage: tests/setup.sh SET... (build unit lint host kernel)"
 for set in "$@"; do
-    grep -q "^$set " <<<"$table" || die "unknown set '$set'; there are: build unit lint host"
+    grep -q "^$set " <<<"$table" || die "unknown set '$set'; there are: build unit lint host kernel"
 done
 
 declare -A missing=()

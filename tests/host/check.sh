@@ -22,17 +22,48 @@ first=(layout vga boot display tools errors bind)
 second=(nvme net ends emulated edu serial)
 if [ $# -gt 0 ]; then first=("$@") second=(); fi
 
-# lane NAME SCENARIO...: one software host. Where the host itself dies or hangs (QEMU's SVM is
+# After these, what needs the built kernel (README.md); of what was asked for it is taken out.
+first_built=(iommufd)
+second_built=(mdev sriov)
+if [ $# -gt 0 ]; then
+    all_built=" ${first_built[*]} ${second_built[*]} "
+    first=() first_built=() second_built=()
+    for s; do
+        if [[ $all_built == *" $s "* ]]; then first_built+=("$s"); else first+=("$s"); fi
+    done
+fi
+
+# What that needs is made before any software host runs; where it cannot be, its scenarios are
+# skipped, and say why.
+built=''
+if [ ${#first_built[@]} -gt 0 ] || [ ${#second_built[@]} -gt 0 ]; then
+    if "$HOST_DIR/built.sh" 2>&1 >/dev/null | tee "$BUILD/results/built.txt" >&2; then
+        built=1
+        "$HOST_DIR/fetch.sh" qemu >/dev/null || true
+    fi
+fi
+
+# built NAME SCENARIO...: a lane of the built kernel
+built_lane() {
+    local name=$1 s
+    shift
+    if [ "$built" ]; then
+        lane "$name" built "$@"
+    else
+        for s; do echo "SKIP host/$s: all of it: $(tail -n 1 "$BUILD/results/built.txt")"; done | tee "$results.$name"
+    fi
+}
+# lane NAME FLAVOUR SCENARIO...: one software host. Where the host itself dies or hangs (QEMU's SVM is
 # not perfect, README.md), what is left is done in a new one, once; what was said by the
 # scenario that it died in does not count. Nothing that fails in a host that lives is repeated.
 lane() {
-    local name=$1 try run status
-    shift
+    local name=$1 flavour=$2 try run status
+    shift 2
     : >"$results.$name"
     for try in 1 2; do
         [ $# -gt 0 ] || return 0
         run=$BUILD/host/$name$try status=0
-        "$HOST_DIR/run.sh" -t "${HOST_LIMIT:-1800}" "$name$try" "$@" 2>&1 | sed -n -E -u \
+        "$HOST_DIR/run.sh" -f "$flavour" -t "${HOST_LIMIT:-1800}" "$name$try" "$@" 2>&1 | sed -n -E -u \
             -e '/^NOTE/d' -e 's/^(PASS|FAIL|SKIP) /\1 host\//' -e p
         status=${PIPESTATUS[0]}
         [ "$status" -eq 3 ] && [ $try = 1 ] || break
@@ -49,17 +80,17 @@ verdicts() { # RUN [all]: of the scenarios that came to their end, or of all
         /^NOTE done / { printf "%s", held; held = "" }
         END { if (all) printf "%s", held }' "$1/results"
 }
-HOST_CPU=0 lane first "${first[@]}" &
+{ HOST_CPU=0 lane first stock "${first[@]}"; HOST_CPU=0 built_lane first-built "${first_built[@]}"; } &
 lanes=($!)
-HOST_CPU=1 lane second "${second[@]}" &
+{ HOST_CPU=1 lane second stock "${second[@]}"; HOST_CPU=1 built_lane second-built "${second_built[@]}"; } &
 lanes+=($!)
 trap 'kill "${lanes[@]}" 2>/dev/null' INT TERM
 wait
-cat "$results".{first,second} >"$results"
-rm "$results".{first,second}
+cat "$results".{first,second}{,-built} >"$results"
+rm "$results".{first,second}{,-built}
 
 # Every scenario that was asked for must have said something.
-for s in "${first[@]}" "${second[@]}"; do
+for s in "${first[@]}" "${second[@]}" "${first_built[@]}" "${second_built[@]}"; do
     grep -q "^[A-Z]* host/$s: " "$results" || echo "FAIL host/$s: gave no verdict" | tee -a "$results"
 done
 count() { grep -c "^$1 " "$results"; }

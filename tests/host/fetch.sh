@@ -4,30 +4,62 @@
 #     tests/host/fetch.sh kernel     the stock kernel, for the host and the guest
 #     tests/host/fetch.sh busybox    a static busybox, the user space of both
 #     tests/host/fetch.sh tools      what looks for a hypervisor, run in the guest
+#     tests/host/fetch.sh source     the source of a newer kernel (built.sh)
+#     tests/host/fetch.sh qemu       a newer QEMU, with its libraries (run.sh -f built)
 #
 # Prints the directory. Its name carries the versions, so a newer package is a
 # new directory; where apt knows nothing (no network, no lists) the newest
 # directory of the kind in the cache is used. Unpacked under a temporary name and
 # renamed, so an interrupted run leaves nothing half done behind; a lock keeps
 # concurrent runs from fetching the same twice.
+#
+# What only Debian's backports have is asked for with a list of sources of our own: the
+# machine's stays as it is, and so does what is installed on it.
 set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 
 root=()
 [ "$(id -u)" -eq 0 ] || root=(sudo)
 
-update_lists() { "${root[@]}" apt-get -qq update </dev/null >&2; }
+# How apt is asked: with the machine's sources, or those of use_backports.
+suites=()
+lists=/var/lib/apt/lists lists_of_backports=$CACHE/backports/lists
+apt_get() { apt-get -qq -o APT::Sandbox::User=root "${suites[@]}" "$@" </dev/null; }
+apt_cache() { apt-cache "${suites[@]}" "$@" 2>/dev/null; }
+
+# The release that is installed and its backports, from the mirror that the machine uses
+# (apt knows it, however it is written down), signed by the archive's own key. Nothing is
+# installed as far as this apt knows: what the machine has may be in neither suite.
+use_backports() {
+    local mirror release dir=$CACHE/backports keyring=/usr/share/keyrings/debian-archive-keyring.gpg
+    [ -e $keyring ] || die "no $keyring to check Debian's backports with"
+    release=$(. /etc/os-release && echo "${VERSION_CODENAME:-}")
+    # shellcheck disable=SC2016 # apt's own variables
+    mirror=$(apt-get indextargets --format '$(RELEASE) $(COMPONENT) $(REPO_URI)' 'Created-By: Packages' 2>/dev/null |
+        awk -v r="$release" '$1 == r && $2 == "main" { print $3; exit }')
+    [ "$mirror" ] || die "apt's sources do not have '$release main', so its backports are not known either"
+    mkdir -p "$lists_of_backports"
+    lists=$lists_of_backports
+    printf 'deb [signed-by=%s] %s %s main\n' $keyring "$mirror" "$release" $keyring "$mirror" "$release-backports" >"$dir/sources.list"
+    suites=(-o "Dir::Etc::SourceList=$dir/sources.list" -o Dir::Etc::SourceParts=/dev/null
+        -o "Dir::State::Lists=$lists" -o Dir::State::status=/dev/null -o "Dir::Cache=$dir"
+        -o Dir::Cache::pkgcache= -o Dir::Cache::srcpkgcache= -o "APT::Default-Release=$release-backports")
+}
+
+update_lists() {
+    if [ ${#suites[@]} -gt 0 ]; then apt_get update >&2; else "${root[@]}" apt-get -qq update </dev/null >&2; fi
+}
 
 # The names of the .deb files that the packages would be fetched as.
-deb_names() { apt-get download --print-uris "$@" 2>/dev/null | awk '{ print $2 }' | LC_ALL=C sort; }
+deb_names() { apt_get download --print-uris "$@" 2>/dev/null | awk '{ print $2 }' | LC_ALL=C sort; }
 
 # The package that a metapackage depends on: linux-image-amd64 names the real one.
-first_dependency() { apt-cache depends "$1" 2>/dev/null | awk '$1 == "Depends:" { print $2; exit }'; }
+first_dependency() { apt_cache depends "$1" | awk '$1 == "Depends:" { print $2; exit }'; }
 
 # The named packages and the libraries that they need, directly or not.
 with_libraries() {
-    apt-cache depends --recurse --no-recommends --no-suggests --no-conflicts --no-breaks \
-        --no-replaces --no-enhances "$@" 2>/dev/null |
+    apt_cache depends --recurse --no-recommends --no-suggests --no-conflicts --no-breaks \
+        --no-replaces --no-enhances "$@" |
         awk -v named=" $* " '/^[a-z]/ && (index(named, " " $1 " ") || /^(lib|zlib)/) && !/elogind/' | sort -u
 }
 
@@ -36,7 +68,9 @@ packages_of() {
     kernel) first_dependency linux-image-amd64 ;;
     busybox) echo busybox-static ;;
     tools) with_libraries systemd util-linux virt-what dmidecode ;;
-    *) die "unknown: $1; there are: kernel busybox tools" ;;
+    source) echo linux-source-6.12 ;;
+    qemu) with_libraries qemu-system-x86 qemu-system-data seabios ;;
+    *) die "unknown: $1; there are: kernel busybox tools source qemu" ;;
     esac
 }
 
@@ -47,14 +81,15 @@ newest() {
     echo "${d%/}"
 }
 
-kind=${1:?kernel, busybox or tools}
+kind=${1:?kernel, busybox, tools, source or qemu}
 mkdir -p "$CACHE"
 exec 9>"$CACHE/.lock.$kind"
 flock 9
 
 # Asking apt takes a second: the last answer is good as long as its lists are.
 answer=$CACHE/.answer.$kind
-if [ "$answer" -nt /var/lib/apt/lists ] && dir=$(<"$answer") && [ -e "$dir" ]; then
+[ "$kind" != qemu ] || lists=$lists_of_backports
+if [ "$answer" -nt "$lists" ] && dir=$(<"$answer") && [ -e "$dir" ]; then
     echo "$dir"
     exit 0
 fi
@@ -66,7 +101,10 @@ command -v apt-get >/dev/null || {
     echo "$dir"
     exit 0
 }
-
+case $kind in
+qemu) use_backports ;;
+source) [ "$(apt_cache show linux-source-6.12)" ] || use_backports ;;
+esac
 for try in first second; do
     mapfile -t packages < <(packages_of "$kind")
     mapfile -t debs < <([ ${#packages[@]} -eq 0 ] || deb_names "${packages[@]}")
@@ -85,7 +123,7 @@ for try in first second; do
     tmp=$(mktemp -d "$CACHE/.tmp.XXXXXX")
     trap 'rm -rf "$tmp"' EXIT
     say "fetching ${#debs[@]} package(s) for the $kind: ${packages[0]} ..."
-    if (cd "$tmp" && apt-get -qq -o APT::Sandbox::User=root download "${packages[@]}" </dev/null >&2); then
+    if (cd "$tmp" && apt_get download "${packages[@]}" >&2); then
         mkdir "$tmp/root"
         for deb in "$tmp"/*.deb; do dpkg -x "$deb" "$tmp/root"; done
         [ "$kind" != kernel ] || /sbin/depmod -b "$tmp/root" "$(basename "$tmp"/root/lib/modules/*)"

@@ -4,10 +4,11 @@
 #     guest.img         the guest's initrd: busybox, that kernel's own drivers, guest/
 #     guest-tools.img   the same and the programs that look for a hypervisor
 #     vmlinux           the stock kernel, taken out of its bzImage: the host's
-#     host-base.cpio    the host's part that never changes: busybox, modules, the above
+#     host-modules.cpio the stock kernel's modules for the host
+#     host-base.cpio    the host's part that never changes: busybox, all of the above
 #     host-run.cpio     the rest: its init, the scenarios, the guests, minivmm
 #
-# The host's initrd is the last two after each other. Each image is made anew
+# The host's initrd is the last three after each other; its own kernel (built.sh) has no modules. Each image is made anew
 # only when what goes into it is another (a hash beside it says so), and is
 # renamed into place when complete.
 #
@@ -17,7 +18,7 @@ set -euo pipefail
 
 # What each layer can load. A '?' marks what only some kernel versions have.
 guest_modules=(bochs nvme crct10dif_generic? crc64_rocksoft_generic? e1000e
-    snd-hda-intel snd-hda-codec-generic 8250_pci? af_packet? gpio-pci-idio-16?)
+    igbvf? snd-hda-intel snd-hda-codec-generic 8250_pci? af_packet? gpio-pci-idio-16?)
 host_modules=(kvm-amd vfio-pci vfio_iommu_type1 vfio_virqfd? virtio_pci virtio_console virtio_net
     bochs nvme crct10dif_generic? crc64_rocksoft_generic? e1000e af_packet?)
 tools=(/usr/bin/systemd-detect-virt /usr/bin/lscpu /usr/sbin/virt-what
@@ -92,12 +93,17 @@ if ! fresh guest-tools.img "$out/guest.img.key" "$toolbox" "${tools[*]}"; then
     mv "$tmp/guest-tools.img" "$out/"
     echo "$key" >"$out/guest-tools.img.key"
 fi
-if ! fresh host-base.cpio "$out/guest-tools.img.key" "${host_modules[*]}"; then
+if ! fresh host-modules.cpio "$kernel" "${host_modules[*]}" "$0" "$HOST_DIR/lib.sh"; then
+    mkdir "$tmp/modules"
+    copy_modules "$modules" "$tmp/modules" "${host_modules[@]}"
+    pack "$tmp/modules" "$out/host-modules.cpio"
+    echo "$key" >"$out/host-modules.cpio.key"
+fi
+if ! fresh host-base.cpio "$out/guest-tools.img.key"; then
     bzimage=$(echo "$kernel"/boot/vmlinuz-*)
     unwrap "$bzimage" >"$tmp/vmlinux"
     mv "$tmp/vmlinux" "$out/"
     user_space "$tmp/base"
-    copy_modules "$modules" "$tmp/base" "${host_modules[@]}"
     cp "$bin"/* "$tmp/base/bin/"
     mkdir "$tmp/base/images"
     cp "$bzimage" "$tmp/base/images/kernel.bin"

@@ -1,14 +1,15 @@
 #!/bin/bash
 # Boots the software host and runs scenarios in it:
 #
-#     tests/host/run.sh [-t SECONDS] [-q] [-s] NAME SCENARIO...
+#     tests/host/run.sh [-f FLAVOUR] [-t SECONDS] [-q] [-s] NAME SCENARIO...
 #
 # The software host is a QEMU machine (TCG) with what this one lacks: an AMD CPU
 # that virtualises, an Intel IOMMU, and devices to hand over. Results come out as
 # lines PASS/FAIL/SKIP/NOTE on standard output while it runs (-q: not shown) and
 # stay in build/host/NAME/results; consoles, every guest's output and pictures are
 # beside it. -t is the limit for all of it (default 300 s), after which QEMU is
-# ended; -s gives a shell in the host after the scenarios, on this terminal.
+# ended; -f says which of two hosts it is: stock, Debian's kernel on the machine's QEMU, or built,
+# a kernel of our own (built.sh) on a QEMU that has igb; -s gives a shell in the host after the scenarios, on this terminal.
 # HOST_CPU says on which CPU of this machine QEMU runs: the Nth that is allowed, 0 by default.
 # To look closer: HOST_QEMU adds words to QEMU's command line (-s for gdb), and
 # the directory HOST_EXTRA is laid over the host's root (a strace, a gdbserver).
@@ -19,19 +20,34 @@ set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 
 { # read to its end before it runs: an edit meanwhile does not break a running test
-limit=300 quiet='' shell=''
-while getopts t:qs opt; do
+limit=300 quiet='' shell='' flavour=stock
+while getopts f:t:qs opt; do
     case $opt in
+    f) flavour=$OPTARG ;;
     t) limit=$OPTARG ;;
     q) quiet=1 ;;
     s) shell=1 ;;
-    *) die "usage: run.sh [-t SECONDS] [-q] [-s] NAME SCENARIO..." ;;
+    *) die "usage: run.sh [-f stock|built] [-t SECONDS] [-q] [-s] NAME SCENARIO..." ;;
     esac
 done
 shift $((OPTIND - 1))
 name=${1:?a name for this run}
 shift
 scenarios=$(IFS=,; echo "$*")
+
+# The words that start a QEMU of version 8 or later: the machine's own or one from Debian's
+# backports with its own libraries; where neither is to be had, what the machine has, without igb.
+igb=''
+newer_qemu() {
+    local root libs
+    igb=1
+    [ "$(qemu-system-x86_64 --version | sed -n '1s/.*version \([0-9]*\).*/\1/p')" -lt 8 ] || return 0
+    root=$("$HOST_DIR/fetch.sh" qemu) || { igb=''; return 0; }
+    libs=$root/lib/x86_64-linux-gnu
+    program=("$libs/ld-linux-x86-64.so.2" --library-path "$libs:$root/usr/lib/x86_64-linux-gnu"
+        "$root/usr/bin/qemu-system-x86_64" -L "$root/usr/share/qemu" -L "$root/usr/share/seabios")
+}
+
 images=$BUILD/host/images dir=$BUILD/host/$name
 rm -rf "$dir"
 mkdir -p "$dir"
@@ -51,6 +67,19 @@ mkfifo "$dir"/{qmp,control}.{in,out}
 exec {qmp_in}<>"$dir/qmp.in" {qmp_out}<>"$dir/qmp.out"
 exec {ctl_in}<>"$dir/control.in" {ctl_out}<>"$dir/control.out"
 
+program=(qemu-system-x86_64)
+case $flavour in
+stock)
+    kernel=$images/vmlinux
+    cat "$images/host-modules.cpio" >>"$dir/initrd"
+    ;;
+built)
+    kernel=$("$HOST_DIR/built.sh")/bzImage
+    newer_qemu
+    ;;
+*) die "no such flavour: $flavour; there are: stock built" ;;
+esac
+
 append="console=ttyS0 panic=-1 no_timer_check intel_iommu=on iommu=pt quiet unknown_nmi_panic scenarios=$scenarios limit=$((limit - 25))"
 [ -z "$shell" ] || append+=" shell=1"
 # shellcheck disable=SC2054 # the commas are QEMU's own
@@ -69,7 +98,7 @@ machine=(
     -nodefaults -nographic -no-reboot -nic none -vga none
     # Before every device that is to be behind it.
     -device intel-iommu,intremap=on,caching-mode=on
-    -kernel "$images/vmlinux" -initrd "$dir/initrd" -append "$append"
+    -kernel "$kernel" -initrd "$dir/initrd" -append "$append"
     # Results, what the scenarios leave, and requests to this script.
     -device virtio-serial-pci,bus=pcie.0
     -chardev "file,id=results,path=$dir/results,append=on" -device virtserialport,chardev=results,name=results
@@ -111,6 +140,14 @@ if [ "$shell" ]; then
 else
     machine+=(-serial "file:$dir/console")
 fi
+# A network card with virtual functions, on the same hub as the others.
+if [ "$igb" ]; then
+    # shellcheck disable=SC2054
+    machine+=(
+        -device pcie-root-port,id=rpv,bus=pcie.0,chassis=20,slot=20
+        -netdev hubport,hubid=1,id=netv -device igb,netdev=netv,bus=rpv,romfile=,mac=52:54:00:00:00:03
+    )
+fi
 
 # All threads of QEMU on one CPU of this machine. Its VMRUN and #VMEXIT change the word of
 # pending interrupts without the lock under which another thread sets a bit in it when a timer
@@ -132,9 +169,9 @@ end_qemu() {
 trap end_qemu EXIT
 trap 'exit 130' INT TERM
 if [ "$shell" ]; then
-    taskset -c "$cpu" qemu-system-x86_64 "${machine[@]}" <&0 2>"$dir/qemu.err" &
+    taskset -c "$cpu" "${program[@]}" "${machine[@]}" <&0 2>"$dir/qemu.err" &
 else
-    taskset -c "$cpu" qemu-system-x86_64 "${machine[@]}" </dev/null >"$dir/qemu.out" 2>"$dir/qemu.err" &
+    taskset -c "$cpu" "${program[@]}" "${machine[@]}" </dev/null >"$dir/qemu.out" 2>"$dir/qemu.err" &
 fi
 qemu=$!
 
@@ -201,7 +238,7 @@ for _ in {1..30}; do
     kill -0 "$qemu" 2>/dev/null || die "QEMU did not start: $(cat "$dir/qemu.err")"
 done
 monitor qmp_capabilities '{}' || die "QEMU did not start: $(cat "$dir/qemu.err")"
-shown=0 heard=0 late=''
+shown=0 heard=0 late='' half=''
 show() {
     local n
     n=$(wc -l <"$dir/results")
@@ -212,7 +249,13 @@ show() {
 }
 SECONDS=0
 while kill -0 "$qemu" 2>/dev/null; do
-    if read -r -t 0.5 -u "$ctl_out" request; then serve "$request"; fi
+    # A line may come in two halves: what was read when the time was up is the first.
+    if read -r -t 0.5 -u "$ctl_out" request; then
+        serve "$half$request"
+        half=''
+    else
+        half+=$request
+    fi
     show
     if [ "$SECONDS" -gt "$limit" ] && [ -z "$shell" ]; then
         late="was still running after $limit s"

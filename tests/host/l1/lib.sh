@@ -89,6 +89,7 @@ bind() { # DRIVER ADDRESS...
         [ "$(driver_of "$a")" = "$d" ] || { echo "$a did not bind to $d"; return 1; }
     done
 }
+[ -e /proc/modules ] || modprobe() { :; } # all of it is built in
 to_vfio() { bind vfio-pci "$@"; }
 to_host() { # MODULE DRIVER ADDRESS: back to the host's own driver
     modprobe "$1" && bind "$2" "$3"
