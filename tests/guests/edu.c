@@ -8,8 +8,7 @@
  * buffer is never used to its last byte: QEMU ends itself then.
  *
  * With the word `quick` it is only some MSI and DMA, for who starts it a hundred times. With
- * `peer` the device also reads and writes the memory of another one, a display card, peer to
- * peer.
+ * `peer` the device also reads and writes the memory of another one, a display card.
  *
  * With the word `reboot` all of it is done, the machine is reset with MSI and bus mastering
  * enabled, and all is done once more; CMOS RAM remembers which time it is.
@@ -285,18 +284,17 @@ int main(void)
      * there. */
     edu_write(EDU_IRQ_ACK, edu_read(EDU_IRQ_STATUS));
     nr_rounds = arg("quick") ? QUICK_ROUNDS : ROUNDS;
-    if (arg("quick")) {
-        msi();
-        dma_at(low);
-        finish("edu");
+    if (!arg("quick")) {
+        registers();
+        intx();
     }
-    registers();
-    intx();
     msi();
-    dma_at(0x1000000);
     dma_at(low);
-    if (high != low)
-        dma_at(high);
+    if (!arg("quick")) {
+        dma_at(0x1000000);
+        if (high != low)
+            dma_at(high);
+    }
     if (arg("peer"))
         peer();
     reboot();

@@ -5,8 +5,8 @@
  * its file left data in the first and in the last page (SEED_OUTSIDE, as
  * tests/host/guest/data.c writes it); here the pages beside them are written, and once more
  * from where the BAR moved to. `hole=GIB` says that there is QEMU's PCI test device, behind
- * whose BAR2 is nothing. All BARs have to end at or below `limit=GIB`, what the IOMMU takes.
- * `hold` waits in the end, to be stopped.
+ * whose BAR2 is nothing. All BARs have to end at or below `limit=GIB` (512), what the IOMMU
+ * takes. `wait=S` waits before it reaches for them; `hold` waits in the end, to be stopped.
  */
 #include "lib.h"
 
@@ -115,6 +115,12 @@ static void move(struct device *d, const struct device *other)
           "far: and back");
 }
 
+static void sleep(uint32_t seconds)
+{
+    while (seconds--)
+        delay_ms(1000); /* the PM timer comes round every 4.7 s */
+}
+
 int main(void)
 {
     struct device far = {0}, hole = {0};
@@ -122,6 +128,7 @@ int main(void)
     check(true, "it runs");
     bool is_far = arg("far") && find(&far, FAR_ID, "far");
     bool is_hole = arg("hole") && find(&hole, HOLE_ID, "hole");
+    sleep((uint32_t)arg_number("wait", 0));
     if (is_hole)
         check(!reads_nothing(hole.bar) && !reads_nothing(hole.bar + hole.size - 8),
               "hole: the device itself answers");
@@ -136,7 +143,7 @@ int main(void)
     }
     if (arg("hold")) {
         print("held\n");
-        delay_ms(60000);
+        sleep(60);
         check(false, "nobody stopped it for a minute");
     }
     finish("huge");

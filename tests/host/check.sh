@@ -18,8 +18,8 @@ mkdir -p "$BUILD/results"
 "$HOST_DIR/images.sh" ${MINIVMM:+"$MINIVMM"} || { echo "FAIL host: cannot build the software host's images" | tee "$results"; exit 1; }
 
 # Two halves that take about the same time.
-first=(layout boot display tools errors bind huge removal)
-second=(nvme net ends emulated edu serial cycles)
+first=(layout boot display tools errors bind huge removal subset)
+second=(nvme net ends emulated edu serial cycles p2p realloc group)
 if [ $# -gt 0 ]; then first=("$@") second=(); fi
 
 # lane NAME SCENARIO...: one software host. Where the host itself dies or hangs (QEMU's SVM is
