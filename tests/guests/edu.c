@@ -7,6 +7,9 @@
  * the word `gsi=N` says another (under QEMU itself the routing differs). The device's 4096-byte
  * buffer is never used to its last byte: QEMU ends itself then.
  *
+ * With the word `quick` it is only some MSI and DMA, for who starts it a hundred times. With
+ * `peer` the device also reads and writes the memory of another one, a display card.
+ *
  * With the word `reboot` all of it is done, the machine is reset with MSI and bus mastering
  * enabled, and all is done once more; CMOS RAM remembers which time it is.
  */
@@ -30,9 +33,15 @@ enum { STATUS_COMPUTING = 0x01, STATUS_IRQ = 0x80 };
 enum { DMA_START = 1, DMA_TO_RAM = 2, DMA_IRQ = 4, DMA_DONE = 0x100 };
 enum { MSI_ENABLE = 1, MSI_64BIT = 0x80 };
 enum { CMOS_REBOOTED = 0x50 };
-enum { INTX_VECTOR = 0x60, MSI_VECTOR = 0x61, ROUNDS = 1000, DMA_LEN = 2048 };
+enum {
+    INTX_VECTOR = 0x60,
+    MSI_VECTOR = 0x61,
+    ROUNDS = 1000,
+    QUICK_ROUNDS = 10,
+    DMA_LEN = 2048
+};
 
-static uint32_t bdf, gsi;
+static uint32_t bdf, gsi, nr_rounds;
 static uint64_t regs;
 static volatile uint32_t irqs, wrong, causes;
 
@@ -95,22 +104,22 @@ static void registers(void)
     check(factorial, "factorials up to 12!");
 }
 
-/* ROUNDS interrupts, each with a cause of its own, each waited for. */
+/* So many interrupts, each with a cause of its own, each waited for. */
 static void rounds(const char *kind)
 {
     bool exact = true;
 
     irqs = 0;
     wrong = 0;
-    for (uint32_t n = 1; n <= ROUNDS && exact; n++) {
+    for (uint32_t n = 1; n <= nr_rounds && exact; n++) {
         edu_write(EDU_IRQ_RAISE, n);
         exact = wait_irqs(&irqs, n, 3000) && irqs == n && causes == n;
     }
     irq_enable(); /* none may be left over */
     delay_ms(10);
     irq_disable();
-    check(exact && irqs == ROUNDS && !wrong, "%u interrupts by %s: %u came, %u without a cause",
-          ROUNDS, kind, irqs, wrong);
+    check(exact && irqs == nr_rounds && !wrong,
+          "%u interrupts by %s: %u came, %u without a cause", nr_rounds, kind, irqs, wrong);
 }
 
 static void factorial_interrupt(void)
@@ -168,6 +177,11 @@ static bool dma(uint64_t from, uint64_t to, uint32_t cmd)
            !(MMIO(uint64_t, regs + EDU_DMA_CMD) & DMA_START);
 }
 
+static uint8_t pattern(unsigned i, uint64_t seed)
+{
+    return (uint8_t)(i * 7 + (i >> 8) + seed);
+}
+
 /* RAM to device and from there to another place in RAM, one byte off a page's edge. */
 static void dma_at(uint64_t addr)
 {
@@ -175,7 +189,7 @@ static void dma_at(uint64_t addr)
     bool same = true;
 
     for (unsigned i = 0; i < DMA_LEN; i++) {
-        out[i] = (uint8_t)(i * 7 + (i >> 8) + (addr >> 20));
+        out[i] = pattern(i, addr >> 20);
         in[i] = 0;
     }
     in[DMA_LEN] = 0x77;
@@ -184,6 +198,60 @@ static void dma_at(uint64_t addr)
         same &= in[i] == out[i];
     check(done && same && in[DMA_LEN] == 0x77, "DMA of %u bytes there and back at %lx", DMA_LEN,
           addr);
+}
+
+/* Through the device from RAM to another device's memory (OUT) or from there to RAM; the
+ * processor writes and reads that memory through the BAR. */
+static bool cross(uint64_t peer, bool out, uint8_t seed)
+{
+    static uint8_t ram[DMA_LEN];
+    volatile uint8_t *there = window(peer), *from = out ? ram : there, *to = out ? there : ram;
+    uint64_t here = (uintptr_t)ram;
+    bool same = true;
+
+    for (unsigned i = 0; i < DMA_LEN; i++) {
+        from[i] = pattern(i, seed);
+        to[i] = 0;
+    }
+    bool done =
+        dma(out ? here : peer, EDU_BUFFER, 0) && dma(EDU_BUFFER, out ? peer : here, DMA_TO_RAM);
+    for (unsigned i = 0; i < DMA_LEN; i++)
+        same &= to[i] == pattern(i, seed);
+    return done && same;
+}
+
+/* The mapping is made behind the guest's back, some time after the BAR was put there. */
+static void reaches(uint64_t addr)
+{
+    unsigned tries = 1;
+
+    while (!cross(addr, true, (uint8_t)tries) && tries < 100) {
+        delay_ms(100);
+        tries++;
+    }
+    check(tries < 100, "DMA to the other device's memory at %lx, at try %u", addr, tries);
+}
+
+static void peer(void)
+{
+    uint32_t other = 8, base = 0xd0000000; /* not where the BAR is at first */
+
+    while (other < 256 && pci_read32(other, PCI_CLASS) >> 24 != 0x03)
+        other++;
+    if (!check(other < 256, "a display controller on bus 0"))
+        return;
+    pci_write32(other, PCI_BAR0, 0xffffffff);
+    uint32_t size = -(pci_read32(other, PCI_BAR0) & ~0xfu);
+    pci_write32(other, PCI_BAR0, base);
+    pci_write16(other, PCI_COMMAND, COMMAND_MEM);
+    reaches(base);
+    check(cross(base + 0x1000, false, 3), "and from it");
+    check(cross(base + size - DMA_LEN, true, 5) && cross(base + size - DMA_LEN, false, 7),
+          "up to its end, %x bytes on", size);
+    pci_write32(other, PCI_BAR0, base + size);
+    reaches(base + size);
+    check(!cross(base, true, 9) && cross(base + size, true, 11),
+          "it is not at its old address any more");
 }
 
 /* 1 MiB below the end of the highest RAM below LIMIT. */
@@ -215,13 +283,20 @@ int main(void)
     /* No reset reaches QEMU's device: what raised an interrupt in a killed guest is still
      * there. */
     edu_write(EDU_IRQ_ACK, edu_read(EDU_IRQ_STATUS));
-    registers();
-    intx();
+    nr_rounds = arg("quick") ? QUICK_ROUNDS : ROUNDS;
+    if (!arg("quick")) {
+        registers();
+        intx();
+    }
     msi();
-    dma_at(0x1000000);
     dma_at(low);
-    if (high != low)
-        dma_at(high);
+    if (!arg("quick")) {
+        dma_at(0x1000000);
+        if (high != low)
+            dma_at(high);
+    }
+    if (arg("peer"))
+        peer();
     reboot();
     finish("edu");
 }

@@ -18,8 +18,8 @@ mkdir -p "$BUILD/results"
 "$HOST_DIR/images.sh" ${MINIVMM:+"$MINIVMM"} || { echo "FAIL host: cannot build the software host's images" | tee "$results"; exit 1; }
 
 # Two halves that take about the same time.
-first=(layout vga boot display tools errors bind)
-second=(nvme net ends emulated edu serial)
+first=(layout vga boot display tools errors bind huge removal subset)
+second=(nvme net ends emulated edu serial cycles p2p realloc group)
 if [ $# -gt 0 ]; then first=("$@") second=(); fi
 
 # After these, what needs the built kernel (README.md); of what was asked for it is taken out.

@@ -57,6 +57,13 @@ mkdir -p "$dir"
 truncate -s 64M "$dir/disk.raw"
 "$BUILD/host/bin/data" write "$dir/disk.raw" 0 $((4 << 20)) 1 >/dev/null
 
+# The memory behind the huge BAR, almost all of it a hole; its first and its last page hold data
+# (seed 5).
+truncate -s 64G "$dir/far"
+for at in 0 $(((64 << 30) - 4096)); do
+    "$BUILD/host/bin/data" write "$dir/far" $at 4096 5 >/dev/null
+done
+
 cat "$images/host-base.cpio" "$images/host-run.cpio" >"$dir/initrd"
 if [ "${HOST_EXTRA:-}" ]; then
     pack "$HOST_EXTRA" "$dir/extra"
@@ -128,9 +135,18 @@ machine=(
     -device pcie-pci-bridge,id=pci,bus=rp4
     -chardev "file,id=line,path=$dir/pci-serial" -device pci-serial,chardev=line,bus=pci,addr=1
     -device pci-testdev,bus=pci,addr=2
+    # Huge BARs: one with memory behind it up to its end, and one of which there is only the size.
+    -device pcie-root-port,id=rp5,bus=pcie.0,chassis=6,slot=6
+    -object "memory-backend-file,id=far,size=64G,mem-path=$dir/far,share=on"
+    -device ivshmem-plain,memdev=far,bus=rp5
+    -device pcie-root-port,id=rp6,bus=pcie.0,chassis=7,slot=7
+    -device pci-testdev,membar=256G,bus=rp6
+    # One that can report errors (AER): the network card has the capability but no enable bits.
+    -device pcie-root-port,id=rp7,bus=pcie.0,chassis=8,slot=8
+    -device virtio-rng-pci,id=faulty,aer=on,bus=rp7
     # A card with the legacy VGA ranges, of another kind than the one above: no driver of the
     # host takes it.
-    -device pcie-root-port,id=rp5,bus=pcie.0,chassis=6,slot=6 -device cirrus-vga,bus=rp5,romfile=
+    -device pcie-root-port,id=rp8,bus=pcie.0,chassis=9,slot=9 -device cirrus-vga,bus=rp8,romfile=
 )
 # shellcheck disable=SC2206 # HOST_QEMU is meant to be several words
 machine+=(${HOST_QEMU:-})
@@ -164,7 +180,7 @@ cpu=${cpus[${HOST_CPU:-0} % ${#cpus[@]}]}
 qemu=
 end_qemu() {
     [ -z "$qemu" ] || kill -KILL "$qemu" 2>/dev/null || true
-    rm -f "$dir"/{qmp,control}.{in,out} "$dir/initrd"
+    rm -f "$dir"/{qmp,control}.{in,out} "$dir/initrd" "$dir/far"
 }
 trap end_qemu EXIT
 trap 'exit 130' INT TERM
@@ -220,6 +236,17 @@ serve() { # REQUEST: from a scenario, answered with one line
         local offset bytes seed
         read -r offset bytes seed <<<"$rest"
         answer=$("$BUILD/host/bin/data" check "$dir/disk.raw" "$offset" "$bytes" "$seed" 2>&1) && answer=ok
+        ;;
+    # far OFFSET BYTES SEED: in the memory behind the huge BAR
+    far)
+        local offset bytes seed
+        read -r offset bytes seed <<<"$rest"
+        answer=$("$BUILD/host/bin/data" check "$dir/far" "$offset" "$bytes" "$seed" 2>&1) && answer=ok
+        ;;
+    # aer DEVICE ERROR: the device says that this happened to it (QEMU knows it by id=)
+    aer)
+        answer=$(monitor human-monitor-command "{\"command-line\":\"pcie_aer_inject_error $rest\"}" show)
+        [[ $answer != *'"OK '* ]] || answer=ok
         ;;
     # grep FILE TEXT: in what a device wrote outside
     grep)

@@ -100,6 +100,8 @@ SOUND=0000:42:00.1
 disk_address() { device 1b36 0010; }
 net_address() { device 8086 10d3; }
 edu_address() { device 1234 11e8; }
+far_address() { device 1af4 1110; }    # 64 GiB of memory
+hole_address() { device 1b36 0005 2; } # 256 GiB of nothing
 
 ### guests
 
@@ -203,4 +205,18 @@ vm_run() {
     vm_end "$limit"
     vm_results
     equal "$name: exit status" "$want" "$status"
+}
+
+# tiny NAME SECONDS GUEST ARGUMENT...: one of tests/guests, which says by its status (the
+# debug-exit port's, 1 is a pass) whether all that it looked at was well.
+tiny() {
+    local name=$1 limit=$2 guest=$3
+    shift 3
+    vm_start "$name" --debug-exit 0xf4 "$@" "/guests/$guest.elf"
+    vm_end "$limit"
+    if [ "$status" = 1 ]; then
+        pass "$name"
+    else
+        fail "$name" "status $status: $(grep -a '^FAIL' "$vm_out" | head -n 3 | tr -d '\r' | tr '\n' ' ') last: $(tail -n 1 "$vm_out" | tr -d '\r') $(tail -n 1 "$vm_err")"
+    fi
 }
