@@ -4,6 +4,7 @@
 #     tests/host/fetch.sh kernel     the stock kernel, for the host and the guest
 #     tests/host/fetch.sh busybox    a static busybox, the user space of both
 #     tests/host/fetch.sh tools      what looks for a hypervisor, run in the guest
+#     tests/host/fetch.sh kernels    kernels that are not Linux, for tests/tiny.sh
 #
 # Prints the directory. Its name carries the versions, so a newer package is a
 # new directory; where apt knows nothing (no network, no lists) the newest
@@ -35,8 +36,9 @@ packages_of() {
     case $1 in
     kernel) first_dependency linux-image-amd64 ;;
     busybox) echo busybox-static ;;
+    kernels) echo memtest86+ && first_dependency gnumach-image-1-486 ;;
     tools) with_libraries systemd util-linux virt-what dmidecode ;;
-    *) die "unknown: $1; there are: kernel busybox tools" ;;
+    *) die "unknown: $1; there are: kernel busybox tools kernels" ;;
     esac
 }
 
