@@ -405,7 +405,7 @@ int multiboot_load(const struct boot_config *config, const struct mem *mem,
                    struct boot_entry *entry)
 {
     struct header h;
-    struct boot_image image;
+    struct boot_image image = {0};
     struct boot_range module;
     if (!find(config, &h))
         return damaged(config);
