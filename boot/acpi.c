@@ -5,10 +5,11 @@
  *                |       -> FACS
  *                -> MADT (local APICs, IOAPIC, ISA overrides)
  *                -> MCFG (ECAM)
+ *        RSDT, the same with 32-bit addresses: small kernels and GRUB read no other
  *
  * ACPI 6.5, 5.2 "ACPI System Description Tables", 4.8 "ACPI Register Model", chapter 6 for the
- * objects; PCI Firmware Specification 3.3, 4.1.2 (MCFG) and 4.5.1 (_OSC). Left out: RSDT (every
- * table pointer is 64-bit), general-purpose events, sleep states other than S5, NUMA.
+ * objects; PCI Firmware Specification 3.3, 4.1.2 (MCFG) and 4.5.1 (_OSC). Left out:
+ * general-purpose events, sleep states other than S5, NUMA.
  *
  * Pure function of its description; any thread.
  */
@@ -440,13 +441,14 @@ static size_t mcfg(struct aml *out)
 #define RSDP_SIZE 36
 
 /* Table 5.3. The first checksum is that of ACPI 1.0's 20 bytes, the other one of all. */
-static void rsdp(uint8_t *at, uint64_t xsdt)
+static void rsdp(uint8_t *at, uint64_t rsdt, uint64_t xsdt)
 {
     static const char signature[8] = {'R', 'S', 'D', ' ', 'P', 'T', 'R', ' '};
     memset(at, 0, RSDP_SIZE);
     memcpy(at, signature, sizeof(signature));
     memcpy(at + 9, header_template.oem_id, sizeof(header_template.oem_id));
     at[15] = 2; /* revision */
+    put_le32(at + 16, (uint32_t)rsdt);
     put_le32(at + 20, RSDP_SIZE);
     put_le64(at + 24, xsdt);
     at[8] = checksum(at, 20);
@@ -470,9 +472,13 @@ int acpi_build(const struct acpi_config *config, uint64_t gpa, uint8_t *buf, siz
     size_t xsdt = table_begin(&out, "XSDT", 1);
     aml_bytes(&out, entry, sizeof(entry));
     table_end(&out, xsdt);
+    size_t rsdt = table_begin(&out, "RSDT", 1);
+    for (unsigned i = 0; i < ARRAY_SIZE(entry); i++)
+        aml_data(&out, 4, entry[i]);
+    table_end(&out, rsdt);
     if (out.overflow)
         return -ENOSPC;
-    rsdp(buf, gpa + xsdt);
+    rsdp(buf, gpa + rsdt, gpa + xsdt);
     *size = out.len;
     return 0;
 }

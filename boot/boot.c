@@ -19,22 +19,18 @@
 #include "vmm/mem.h"
 #include "vmm/util.h"
 
-#define CMDLINE_ROOM  0x10000ULL
 #define PAGE_TABLES   6 /* PML4, PDPT, four page directories */
 #define PAGE_ENTRIES  512
 #define HUGE_PAGE     (2 * MIB)
 #define PTE_TABLE     0x03ULL /* present, writable */
 #define PTE_HUGE_PAGE 0x83ULL /* present, writable, page size */
 
-/* Selectors 0x10 and 0x18 are what Linux asks for (boot.rst, "64-bit Boot Protocol"). */
-static const uint64_t gdt[] = {
-    0, 0x00cf9b000000ffff, /* 0x08: flat 32-bit code, present, accessed, readable */
-    0x00af9b000000ffff,    /* 0x10: 64-bit code */
-    0x00cf93000000ffff,    /* 0x18: flat data, writable */
-};
-#define CODE_32 0x08
-#define CODE_64 0x10
-#define DATA    0x18
+/* Selectors 0x10 and 0x18 are what Linux asks for (boot.rst, "32-bit Boot Protocol" and "64-bit
+ * Boot Protocol"). */
+#define CODE_32 0x00cf9b000000ffffULL /* flat 32-bit code, present, accessed, readable */
+#define CODE_64 0x00af9b000000ffffULL
+#define DATA    0x00cf93000000ffffULL /* flat data, writable */
+enum { GDT_CODE_32 = 1, GDT_CODE, GDT_DATA, GDT_ENTRIES };
 
 static uint64_t low_ram(const struct mem *mem)
 {
@@ -44,9 +40,8 @@ static uint64_t low_ram(const struct mem *mem)
 bool boot_overlaps(uint64_t gpa, uint64_t size)
 {
     static const struct boot_range area[] = {
-        {LAYOUT_BOOT_GDT, LAYOUT_BOOT_PGT + PAGE_TABLES * LAYOUT_PAGE_SIZE - LAYOUT_BOOT_GDT},
-        {LAYOUT_CMDLINE, CMDLINE_ROOM},
-        {LAYOUT_BOOT_STACK & ~(LAYOUT_PAGE_SIZE - 1), LAYOUT_PAGE_SIZE},
+        {LAYOUT_BOOT_GDT, LAYOUT_BOOT_INFO + LAYOUT_PAGE_SIZE - LAYOUT_BOOT_GDT},
+        {LAYOUT_CMDLINE, LAYOUT_BOOT_PGT + PAGE_TABLES * LAYOUT_PAGE_SIZE - LAYOUT_CMDLINE},
     };
     for (unsigned i = 0; i < ARRAY_SIZE(area); i++)
         if (gpa < area[i].base + area[i].size && size > 0 &&
@@ -91,10 +86,21 @@ int boot_claim(const struct boot_config *config, const struct mem *mem, uint64_t
     return -ENOMEM;
 }
 
+int boot_claim_free(const struct boot_config *config, const struct mem *mem, uint64_t gpa,
+                    uint64_t size, uint8_t **hva)
+{
+    int err = boot_claim(config, mem, gpa, size, hva);
+    if (err || !boot_overlaps(gpa, size))
+        return err;
+    return boot_refuse(config,
+                       "a segment lies on the boot parameters (0x6000-0x7fff, 0x80000-0x96fff)",
+                       "link it for 0x100000 or above");
+}
+
 int boot_put_cmdline(const struct boot_config *config, const struct mem *mem, uint64_t max)
 {
     size_t len = strlen(config->cmdline);
-    max = MIN(max, CMDLINE_ROOM - 1);
+    max = MIN(max, BOOT_CMDLINE_ROOM - 1);
     if (len > max) {
         log_error("--cmdline",
                   "cannot pass command line: it has %zu characters, the kernel takes %llu; "
@@ -102,7 +108,7 @@ int boot_put_cmdline(const struct boot_config *config, const struct mem *mem, ui
                   len, (unsigned long long)max);
         return -E2BIG;
     }
-    memcpy(mem_at(mem, LAYOUT_CMDLINE, CMDLINE_ROOM), config->cmdline, len + 1);
+    memcpy(mem_at(mem, LAYOUT_CMDLINE, BOOT_CMDLINE_ROOM), config->cmdline, len + 1);
     return 0;
 }
 
@@ -180,15 +186,22 @@ void boot_put_params(const struct boot_config *config, const struct mem *mem,
     memcpy(mem_at(mem, LAYOUT_BOOT_INFO, sizeof(*params)), params, sizeof(*params));
 }
 
-void boot_put_protected(const struct mem *mem, struct boot_entry *entry)
+static void put_descriptors(const struct mem *mem, uint64_t code, struct boot_entry *entry)
 {
+    const uint64_t gdt[GDT_ENTRIES] = {
+        [GDT_CODE_32] = CODE_32, [GDT_CODE] = code, [GDT_DATA] = DATA};
     memcpy(mem_at(mem, LAYOUT_BOOT_GDT, sizeof(gdt)), gdt, sizeof(gdt));
-    entry->mode = ENTRY_PROTECTED;
     entry->rsp = LAYOUT_BOOT_STACK;
     entry->gdt = LAYOUT_BOOT_GDT;
     entry->gdt_limit = sizeof(gdt) - 1;
-    entry->code_selector = CODE_32;
-    entry->data_selector = DATA;
+    entry->code_selector = GDT_CODE * sizeof(gdt[0]);
+    entry->data_selector = GDT_DATA * sizeof(gdt[0]);
+}
+
+void boot_put_protected(const struct mem *mem, struct boot_entry *entry)
+{
+    put_descriptors(mem, CODE_32, entry);
+    entry->mode = ENTRY_PROTECTED;
 }
 
 /* Pages: PML4, PDPT, then four page directories that map 4 GiB by 2 MiB pages. */
@@ -204,10 +217,9 @@ void boot_put_long(const struct mem *mem, struct boot_entry *entry)
     for (unsigned i = 0; i < (PAGE_TABLES - 2) * PAGE_ENTRIES; i++)
         pd[i] = i * HUGE_PAGE | PTE_HUGE_PAGE;
 
-    boot_put_protected(mem, entry);
+    put_descriptors(mem, CODE_64, entry);
     entry->mode = ENTRY_LONG;
     entry->cr3 = LAYOUT_BOOT_PGT;
-    entry->code_selector = CODE_64;
 }
 
 int boot_load(const struct boot_config *config, struct mem *mem, struct boot_entry *entry)
@@ -225,6 +237,10 @@ int boot_load(const struct boot_config *config, struct mem *mem, struct boot_ent
         return bzimage_load(config, mem, entry);
     if (elf_probe(config))
         return elf_load(config, mem, entry);
-    int err = foreign_refuse(config);
-    return err ? err : flat_load(config, mem, entry);
+    int err = foreign_refuse(config); /* a disk image may have GRUB's Multiboot header in it */
+    if (err)
+        return err;
+    if (multiboot_probe(config))
+        return multiboot_load(config, mem, entry);
+    return flat_load(config, mem, entry);
 }

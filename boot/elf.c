@@ -1,14 +1,19 @@
 /*
- * elf.c: an ELF executable: by its PVH entry point when it has one, else by its 64-bit entry
- * with Linux's boot parameters (an uncompressed vmlinux works both ways).
+ * elf.c: an ELF executable: by its PVH entry point when it has one, else by its Multiboot
+ * header (multiboot.c), else by its 64-bit entry with Linux's boot parameters. An uncompressed
+ * vmlinux works the first and the last way.
+ *
+ * A Multiboot header goes before the 64-bit entry also in an ELF64 file: it is there on
+ * purpose, and GRUB enters such a file in 32-bit mode whatever its class is, so that is what
+ * its first instructions are.
  *
  * System V ABI, chapters 4 and 5 "Object Files", "Program Loading"; Xen, "x86/HVM direct boot
  * ABI" (docs/misc/pvh.pandoc): the note XEN_ELFNOTE_PHYS32_ENTRY gives a 32-bit entry point,
  * EBX holds the start info of xen/include/public/arch-x86/hvm/start_info.h, version 1.
  *
- * Segments go to p_paddr and may lie where boot_claim() allows a kernel. e_entry is virtual by
- * the ABI, but Linux's vmlinux has the physical address there: the segment decides which.
- * Left out: ET_DYN and relocation, more than 64 program headers.
+ * Segments go to p_paddr and may lie where boot_claim_free() allows a kernel. e_entry is
+ * virtual by the ABI, but Linux's vmlinux has the physical address there: the segment decides
+ * which. Left out: ET_DYN and relocation, more than 64 program headers.
  *
  * Pure function over hostile bytes; any thread.
  */
@@ -56,8 +61,8 @@ _Static_assert(sizeof(struct start_page) <= LAYOUT_PAGE_SIZE, "layout.h");
 /* What both classes come down to. */
 struct elf {
     uint64_t entry;
-    uint64_t end; /* highest physical address in use */
-    uint64_t pvh; /* physical entry of the note; 0: none */
+    uint64_t base, end; /* lowest and highest physical address in use */
+    uint64_t pvh;       /* what the note has, physical; 0: none */
     unsigned nr;
     Elf64_Phdr segment[SEGMENTS_MAX];
 };
@@ -128,71 +133,6 @@ static void segment_from_32(Elf64_Phdr *to, const Elf32_Phdr *from)
     };
 }
 
-/* Headers into ELF; the file is little-endian, as this host is. */
-static int read_headers(const struct boot_config *config, struct elf *elf)
-{
-    bool is_64 = config->kernel[EI_CLASS] == ELFCLASS64;
-    size_t size = is_64 ? sizeof(Elf64_Phdr) : sizeof(Elf32_Phdr);
-    Elf64_Ehdr e64;
-    Elf32_Ehdr e32;
-    if (config->kernel_size < sizeof(e64))
-        return truncated(config);
-    memcpy(&e64, config->kernel, sizeof(e64));
-    memcpy(&e32, config->kernel, sizeof(e32));
-    uint64_t offset = is_64 ? e64.e_phoff : e32.e_phoff;
-    elf->entry = is_64 ? e64.e_entry : e32.e_entry;
-    elf->nr = is_64 ? e64.e_phnum : e32.e_phnum;
-    if ((is_64 ? e64.e_phentsize : e32.e_phentsize) != size || !elf->nr ||
-        elf->nr > SEGMENTS_MAX)
-        return boot_refuse(config, "the ELF file has no usable program headers",
-                           "give a linked kernel, at most 64 segments");
-    if (!range_within(offset, elf->nr * size, config->kernel_size))
-        return truncated(config);
-    for (unsigned i = 0; i < elf->nr; i++) {
-        const uint8_t *from = config->kernel + offset + i * size;
-        Elf32_Phdr p32;
-        if (is_64) {
-            memcpy(&elf->segment[i], from, sizeof(Elf64_Phdr));
-        } else {
-            memcpy(&p32, from, sizeof(p32));
-            segment_from_32(&elf->segment[i], &p32);
-        }
-    }
-    return 0;
-}
-
-/* Every PT_LOAD: inside the file, inside RAM, off the boot areas; together not more than RAM,
- * so that overlapping ones cannot make the copying long. */
-static int check_segments(const struct boot_config *config, const struct mem *mem,
-                          struct elf *elf)
-{
-    uint64_t sum = 0;
-    uint8_t *hva;
-    for (unsigned i = 0; i < elf->nr; i++) {
-        const Elf64_Phdr *p = &elf->segment[i];
-        if (!range_within(p->p_offset, p->p_filesz, config->kernel_size))
-            return truncated(config);
-        if (p->p_type != PT_LOAD || !p->p_memsz)
-            continue;
-        int err = boot_claim(config, mem, p->p_paddr, p->p_memsz, &hva);
-        if (err)
-            return err;
-        if (boot_overlaps(p->p_paddr, p->p_memsz))
-            return boot_refuse(config,
-                               "a segment lies on the boot parameters (0x6000-0xefff, "
-                               "0x20000-0x2ffff, 0x8f000-0x8ffff)",
-                               "link it for 0x100000 or above");
-        sum += p->p_memsz;
-        if (p->p_filesz > p->p_memsz || sum > mem->size)
-            return boot_refuse(config, "its segments contradict each other",
-                               "get an undamaged copy");
-        elf->end = MAX(elf->end, p->p_paddr + p->p_memsz);
-    }
-    if (!elf->end)
-        return boot_refuse(config, "the ELF file has nothing to load", "give a linked kernel");
-    return 0;
-}
-
 /* The descriptor of Xen's note in [note, end), or 0. Every step consumes a header at least. */
 static uint64_t find_pvh(const uint8_t *note, const uint8_t *end, uint64_t align)
 {
@@ -226,6 +166,74 @@ static uint64_t pvh_entry(const struct boot_config *config, const struct elf *el
     return entry;
 }
 
+/* Headers into ELF, whose segments are then inside the file; this is little-endian, as the host
+ * is. */
+static int read_headers(const struct boot_config *config, struct elf *elf)
+{
+    int err = check_kind(config);
+    if (err)
+        return err;
+    bool is_64 = config->kernel[EI_CLASS] == ELFCLASS64;
+    size_t size = is_64 ? sizeof(Elf64_Phdr) : sizeof(Elf32_Phdr);
+    Elf64_Ehdr e64;
+    Elf32_Ehdr e32;
+    if (config->kernel_size < sizeof(e64))
+        return truncated(config);
+    memcpy(&e64, config->kernel, sizeof(e64));
+    memcpy(&e32, config->kernel, sizeof(e32));
+    uint64_t offset = is_64 ? e64.e_phoff : e32.e_phoff;
+    elf->entry = is_64 ? e64.e_entry : e32.e_entry;
+    elf->nr = is_64 ? e64.e_phnum : e32.e_phnum;
+    if ((is_64 ? e64.e_phentsize : e32.e_phentsize) != size || !elf->nr ||
+        elf->nr > SEGMENTS_MAX)
+        return boot_refuse(config, "the ELF file has no usable program headers",
+                           "give a linked kernel, at most 64 segments");
+    if (!range_within(offset, elf->nr * size, config->kernel_size))
+        return truncated(config);
+    for (unsigned i = 0; i < elf->nr; i++) {
+        const uint8_t *from = config->kernel + offset + i * size;
+        Elf32_Phdr p32;
+        if (is_64) {
+            memcpy(&elf->segment[i], from, sizeof(Elf64_Phdr));
+        } else {
+            memcpy(&p32, from, sizeof(p32));
+            segment_from_32(&elf->segment[i], &p32);
+        }
+        if (!range_within(elf->segment[i].p_offset, elf->segment[i].p_filesz,
+                          config->kernel_size))
+            return truncated(config);
+    }
+    elf->pvh = pvh_entry(config, elf);
+    return 0;
+}
+
+/* Every PT_LOAD: inside RAM, off the boot areas; together not more than RAM, so that
+ * overlapping ones cannot make the copying long. */
+static int check_segments(const struct boot_config *config, const struct mem *mem,
+                          struct elf *elf)
+{
+    uint64_t sum = 0;
+    uint8_t *hva;
+    elf->base = UINT64_MAX;
+    for (unsigned i = 0; i < elf->nr; i++) {
+        const Elf64_Phdr *p = &elf->segment[i];
+        if (p->p_type != PT_LOAD || !p->p_memsz)
+            continue;
+        int err = boot_claim_free(config, mem, p->p_paddr, p->p_memsz, &hva);
+        if (err)
+            return err;
+        sum += p->p_memsz;
+        if (p->p_filesz > p->p_memsz || sum > mem->size)
+            return boot_refuse(config, "its segments contradict each other",
+                               "get an undamaged copy");
+        elf->base = MIN(elf->base, p->p_paddr);
+        elf->end = MAX(elf->end, p->p_paddr + p->p_memsz);
+    }
+    if (!elf->end)
+        return boot_refuse(config, "the ELF file has nothing to load", "give a linked kernel");
+    return 0;
+}
+
 /* The physical address of ADDR, which is virtual or (VIRTUAL false) physical; 0 when no
  * segment has it. */
 static uint64_t locate(const struct elf *elf, uint64_t addr, bool virtual)
@@ -239,21 +247,11 @@ static uint64_t locate(const struct elf *elf, uint64_t addr, bool virtual)
     return 0;
 }
 
-static int find_entry(const struct boot_config *config, struct elf *elf)
+/* Makes the entry point physical; PHYSICAL, when it is not 0, goes before the file's own. */
+static int find_entry(const struct boot_config *config, struct elf *elf, uint64_t physical)
 {
-    const uint64_t note = pvh_entry(config, elf);
-    if (note) {
-        elf->pvh = elf->entry = locate(elf, note, false);
-    } else if (foreign_multiboot(config)) {
-        return boot_refuse(config, "a Multiboot kernel, which is not supported yet",
-                           "give a bzImage, or link it with a PVH note");
-    } else if (config->kernel[EI_CLASS] == ELFCLASS32) {
-        return boot_refuse(config, "a 32-bit ELF file without a PVH note",
-                           "link it with XEN_ELFNOTE_PHYS32_ENTRY, or give a bzImage");
-    } else {
-        uint64_t physical = locate(elf, elf->entry, true);
-        elf->entry = physical ? physical : locate(elf, elf->entry, false);
-    }
+    uint64_t entry = physical ? 0 : locate(elf, elf->entry, true);
+    elf->entry = entry ? entry : locate(elf, physical ? physical : elf->entry, false);
     return elf->entry ? 0
                       : boot_refuse(config, "its entry point lies in none of its segments",
                                     "get an undamaged copy");
@@ -293,18 +291,38 @@ static void put_start_info(const struct boot_config *config, const struct mem *m
     memcpy(mem_at(mem, LAYOUT_BOOT_INFO, sizeof(page)), &page, sizeof(page));
 }
 
+int elf_place(const struct boot_config *config, const struct mem *mem, uint64_t entry,
+              struct boot_image *image)
+{
+    struct elf elf = {0};
+    int err = read_headers(config, &elf);
+    if (!err)
+        err = check_segments(config, mem, &elf);
+    if (!err)
+        err = find_entry(config, &elf, entry);
+    if (err)
+        return err;
+    copy_segments(config, mem, &elf);
+    *image = (struct boot_image){elf.base, elf.end, elf.entry};
+    return 0;
+}
+
 int elf_load(const struct boot_config *config, const struct mem *mem, struct boot_entry *entry)
 {
     struct elf elf = {0};
     struct boot_range initrd;
     struct boot_params params = {0};
-    int err = check_kind(config);
-    if (!err)
-        err = read_headers(config, &elf);
+    int err = read_headers(config, &elf);
+    if (!err && !elf.pvh && multiboot_probe(config))
+        return multiboot_load(config, mem, entry);
+    if (!err && !elf.pvh && config->kernel[EI_CLASS] == ELFCLASS32)
+        err = boot_refuse(
+            config, "a 32-bit ELF file without a PVH note or a Multiboot header",
+            "link it with XEN_ELFNOTE_PHYS32_ENTRY or a Multiboot header, or give a bzImage");
     if (!err)
         err = check_segments(config, mem, &elf);
     if (!err)
-        err = find_entry(config, &elf);
+        err = find_entry(config, &elf, elf.pvh);
     if (!err)
         err = boot_put_cmdline(config, mem, UINT64_MAX);
     if (!err)

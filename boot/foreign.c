@@ -5,8 +5,7 @@
  * make no sense as the start of a program count. --entry skips all of this.
  *
  * Formats: RFC 1952 (gzip), the xz, zstd, lz4 and bzip2 file formats, ECMA-119 (ISO 9660), the
- * PC partition table, Microsoft's PE, Android's boot image, Multiboot 0.6.96 and Multiboot2 2.0
- * section 3.1 "OS image format".
+ * PC partition table, Microsoft's PE, Android's boot image.
  *
  * Pure functions over hostile bytes; any thread.
  */
@@ -76,28 +75,6 @@ static bool is_pe(const struct boot_config *config)
            has(config, get_le32(config->kernel + 0x3c), "PE\0\0", 4);
 }
 
-/* Four header words that sum to 0: at any multiple of STEP in the first LIMIT bytes. */
-static bool find_header(const struct boot_config *config, uint32_t magic, unsigned words,
-                        unsigned step, uint64_t limit)
-{
-    for (uint64_t at = 0; range_within(at, 4 * words, MIN(config->kernel_size, limit));
-         at += step) {
-        const uint8_t *p = config->kernel + at;
-        uint32_t sum = 0;
-        for (unsigned i = 0; i < words; i++)
-            sum += get_le32(p + 4 * i);
-        if (get_le32(p) == magic && !sum)
-            return true;
-    }
-    return false;
-}
-
-bool foreign_multiboot(const struct boot_config *config)
-{
-    return find_header(config, 0x1badb002, 3, 4, 8 * KIB) || /* magic, flags, checksum */
-           find_header(config, 0xe85250d6, 4, 8, 32 * KIB);  /* ..., architecture, length */
-}
-
 static const struct foreign *identify(const struct boot_config *config)
 {
     static const struct foreign disk = {
@@ -108,17 +85,10 @@ static const struct foreign *identify(const struct boot_config *config)
         .what = "an EFI or Windows program without a Linux setup header",
         .give = "give a bzImage, or an ELF vmlinux",
     };
-    static const struct foreign multiboot = {
-        .what = "a Multiboot kernel, which is not supported yet",
-        .give = "give a bzImage, or an ELF file with a PVH note",
-    };
     for (unsigned i = 0; i < ARRAY_SIZE(foreign); i++)
         if (has(config, foreign[i].offset, foreign[i].magic, foreign[i].len))
             return &foreign[i];
-    return is_pe(config)               ? &pe
-           : is_disk(config)           ? &disk
-           : foreign_multiboot(config) ? &multiboot
-                                       : NULL;
+    return is_pe(config) ? &pe : is_disk(config) ? &disk : NULL;
 }
 
 int foreign_refuse(const struct boot_config *config)

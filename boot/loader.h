@@ -18,12 +18,23 @@ struct boot_range {
     uint64_t base, size; /* size 0: none */
 };
 
+/* A kernel that has been copied to [base, end). */
+struct boot_image {
+    uint64_t base, end;
+    uint64_t entry; /* physical */
+};
+
+#define BOOT_CMDLINE_ROOM 0x10000ULL /* at LAYOUT_CMDLINE */
+
 /* The formats. A probe looks at magic numbers only; its loader says what is wrong. */
 bool bzimage_probe(const struct boot_config *config);
 int bzimage_load(const struct boot_config *config, const struct mem *mem,
                  struct boot_entry *entry);
 bool elf_probe(const struct boot_config *config);
 int elf_load(const struct boot_config *config, const struct mem *mem, struct boot_entry *entry);
+bool multiboot_probe(const struct boot_config *config);
+int multiboot_load(const struct boot_config *config, const struct mem *mem,
+                   struct boot_entry *entry);
 int flat_load(const struct boot_config *config, const struct mem *mem,
               struct boot_entry *entry);
 
@@ -32,15 +43,21 @@ int boot_refuse(const struct boot_config *config, const char *why, const char *g
 
 /* foreign.c: 0, or -ENOEXEC when the file is of a known kind that cannot be booted. */
 int foreign_refuse(const struct boot_config *config);
-/* Whether the file carries a Multiboot or Multiboot2 header with a right checksum. */
-bool foreign_multiboot(const struct boot_config *config);
+
+/* elf.c, for Multiboot: copies the segments of an ELF file to where they belong. ENTRY, when it
+ * is not 0, is a physical address to use instead of the file's. */
+int elf_place(const struct boot_config *config, const struct mem *mem, uint64_t entry,
+              struct boot_image *image);
 
 /* A kernel may occupy low RAM that the memory map shows as usable. boot_claim() checks it and
  * gives the host address; boot_overlaps() tells whether a range touches what the loaders put
- * below 1 MiB (tables, boot parameters, command line, stack). */
+ * below 1 MiB (tables, boot parameters, command line, stack); boot_claim_free() refuses that.
+ */
 int boot_claim(const struct boot_config *config, const struct mem *mem, uint64_t gpa,
                uint64_t size, uint8_t **hva);
 bool boot_overlaps(uint64_t gpa, uint64_t size);
+int boot_claim_free(const struct boot_config *config, const struct mem *mem, uint64_t gpa,
+                    uint64_t size, uint8_t **hva);
 
 /* The command line to LAYOUT_CMDLINE; MAX is the kernel's limit, without the NUL. */
 int boot_put_cmdline(const struct boot_config *config, const struct mem *mem, uint64_t max);

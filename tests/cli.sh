@@ -89,7 +89,7 @@ for f in bzimage-half bzimage-old; do # boot protocol: setup_sects, boot_flag, j
     bytes "$T/$f" $((0x1f4)) '\000\377\000\000' # protected-mode code of 1 MiB
 done
 truncate -s 2M "$T/bzimage-old"
-bytes "$T/bzimage-old" $((0x206)) '\003\002'
+bytes "$T/bzimage-old" $((0x206)) '\001\002'
 truncate -s 64K "$T/iso" "$T/disk"
 bytes "$T/iso" 32769 'CD001'
 bytes "$T/disk" 446 '\200\001\001\000\203\376\377\377\000\010\000\000\000\020\000\000'
@@ -221,7 +221,7 @@ kvm_row kernel-disk 4 'disk: .*disk' "$M" "$T/disk"
 kvm_row kernel-qcow2 4 'qcow2: .*disk' "$M" "$T/qcow2"
 kvm_row kernel-pe 4 'pe: .*(PE|EFI)' "$M" "$T/pe"
 kvm_row bzimage-truncated 4 'bzimage-half: ' "$M" "$T/bzimage-half"
-kvm_row bzimage-old 4 'bzimage-old: .*2[.]12' "$M" "$T/bzimage-old"
+kvm_row bzimage-old 4 'bzimage-old: .*2[.]02' "$M" "$T/bzimage-old"
 kvm_row flat-beyond-ram 4 'idle.bin: ' "$M" -m 64M --entry long@0x8000000 "$idle"
 kvm_row initrd-too-large 4 'initrd: ' "$M" -m 64M --initrd "$T/initrd" "$pvh"
 kvm_row cmdline-too-long 4 'command line' "$M" -m 64M --cmdline "$long" "$pvh"

@@ -47,6 +47,22 @@ tiny hello-protected 1 --entry protected@0x100000 "$G/hello-protected.bin"
 tiny hello-long 1 --entry long@0x100000 "$G/hello-long.bin"
 tiny hello-vmlinux 1 "$G/hello-vmlinux.elf"
 
+# What the Multiboot guests were told: command line, loader, module and what is in it.
+module=$LOGS/module.txt
+echo "hello: inside" >"$module"
+told() { # LOG
+    local line
+    for line in "command line: one two" "loader: minivmm" "module: module.txt" inside; do
+        grep -qa "^hello: $line" "$1" || echo "it was not told: $line"
+    done | head -n1
+}
+multiboot() {
+    also=told tiny "$1" 1 --initrd "$module" --cmdline "one two" "$G/$1${2:-.elf}"
+}
+multiboot hello-multiboot1
+multiboot hello-multiboot2
+multiboot hello-addresses .bin
+
 guest serial 1 serial ""
 input=alphabet guest serial-input 1 serial "input=5200"
 guest timer 1 timer ""
@@ -83,4 +99,42 @@ else
     echo "this processor has neither VMX nor SVM: a triple fault may also show as status 10"
     guest triple '8|10' ends triple
 fi
+
+# Kernels of other people, from Debian's packages: each runs until TEXT is on its console.
+kernel() { # NAME TEXT FILE ARGUMENT...
+    local name=$1 text=$2 file=$3 log=$LOGS/$1.log pid begin took
+    shift 3
+    wanted "$name" || return 0
+    if [ "$no_kvm" ]; then
+        verdict "SKIP tiny/$name: $no_kvm"
+        return
+    fi
+    [ "$kernels" ] || kernels=$(tests/host/fetch.sh kernels 2>"$LOGS/fetch.log")
+    if ! [ "$kernels" ]; then
+        verdict "SKIP tiny/$name: its package cannot be fetched: $(tail -n1 "$LOGS/fetch.log")"
+        return
+    fi
+    # shellcheck disable=SC2086 # a pattern, for the version
+    gzip -dcf "$kernels"/boot/$file >"$LOGS/$name.kernel"
+    : >"$log"
+    begin=${EPOCHREALTIME/[.,]/}
+    timeout "$PATIENCE" "$MINIVMM" "$@" "$LOGS/$name.kernel" </dev/null >"$log" 2>&1 &
+    pid=$!
+    while kill -0 $pid 2>/dev/null && ! grep -qa "$text" "$log"; do sleep 0.1; done
+    kill $pid 2>/dev/null
+    wait $pid
+    took=$((${EPOCHREALTIME/[.,]/} - begin))
+    if grep -qa "$text" "$log"; then
+        verdict "PASS tiny/$name ($(printf '%d.%03d' $((took / 1000000)) $((took / 1000 % 1000))) s)"
+    elif grep -qa 'emulation failed' "$log"; then
+        verdict "SKIP tiny/$name: this KVM cannot carry out its instructions: $(grep -ao 'code at.*' "$log")"
+    else
+        verdict "FAIL tiny/$name: \"$text\" is not on its console ($log)"
+    fi
+}
+kernels=
+kernel gnumach "biosmem: 000000000000100000:000000000002000000, available" \
+    'gnumach-*.gz' -m 32M --cmdline console=com0
+kernel memtest86+ "Memtest86+ v" memtest86+x64.bin -m 64M --cmdline console=ttyS0,115200
+kernel memtest86+-32 "Memtest86+ v" memtest86+ia32.bin -m 64M --cmdline console=ttyS0,115200
 exit $failed

@@ -197,7 +197,7 @@ static int hot_reset(const struct kernel_device *kd)
     if (!err)
         err = own_groups(kd->kernel, affected, reset);
     if (!err && ioctl(kd->fd, VFIO_DEVICE_PCI_HOT_RESET, reset) < 0)
-        err = -errno;
+        err = errno == EINVAL ? -ENOTTY : -errno; /* a function has no driver, so nor VFIO's */
 out:
     free(reset);
     free(affected);

@@ -50,10 +50,14 @@ static int reset_device(struct vfio_pci *pci)
     int err = pci->wiring.reset ? pci->vdev->ops->reset(pci->vdev) : 0;
 
     if (err == -ENOTTY)
-        log_note(pci->vdev->name, "the device has no reset method; it keeps its state from "
-                                  "before");
+        log_note(pci->vdev->name,
+                 "the device keeps its state from before: it has no reset of its own, and that "
+                 "of its slot takes all functions there; minivmm host bind binds them");
     else if (err) {
-        log_error(pci->vdev->name, "cannot reset the device: %s", strerror(-err));
+        log_error(pci->vdev->name,
+                  "cannot reset the device: %s; dmesg may tell more, and reset=off leaves it "
+                  "as it is",
+                  strerror(-err));
         return err;
     }
     if (!vfio_pci_alive(pci)) {

@@ -16,7 +16,8 @@ struct boot_entry {
     enum entry_mode mode;
     uint64_t rip; /* ENTRY_REAL: the linear address; cs = rip >> 4, ip = rip & 0xf */
     uint64_t rsp;
-    uint64_t rbx; /* PVH: gpa of the start info */
+    uint64_t rax; /* Multiboot: its magic number */
+    uint64_t rbx; /* PVH: gpa of the start info; Multiboot: of its boot information */
     uint64_t rsi; /* bzImage: gpa of the boot parameters */
     uint64_t cr3; /* ENTRY_LONG: gpa of the PML4 */
     uint64_t gdt; /* gpa of a GDT of gdt_limit + 1 bytes (not for ENTRY_REAL) */

@@ -20,13 +20,15 @@
 
 #define LAYOUT_PAGE_SIZE 0x1000ULL
 
-/* Low memory, as boot loaders have laid it out since the PC/AT. */
-#define LAYOUT_BOOT_INFO  0x00007000ULL /* zero page or PVH start info, one page each */
+/* Low memory. What a loader leaves for the kernel, off what kernels made for other loaders take
+ * (GRUB as a kernel begins at 0x9000). */
+#define LAYOUT_BDA        0x00000400ULL /* BIOS data area */
 #define LAYOUT_BOOT_GDT   0x00006000ULL
-#define LAYOUT_BOOT_PGT   0x00009000ULL /* identity page tables, 6 pages */
-#define LAYOUT_BOOT_STACK 0x0008fff0ULL
+#define LAYOUT_BOOT_INFO  0x00007000ULL /* zero page, PVH start info, Multiboot: one page */
 #define LAYOUT_FLAT       0x00010000ULL /* flat binaries: 1000:0000 */
-#define LAYOUT_CMDLINE    0x00020000ULL /* up to 64 KiB with its NUL */
+#define LAYOUT_CMDLINE    0x00080000ULL /* up to 64 KiB with its NUL; Multiboot 2 information */
+#define LAYOUT_BOOT_STACK 0x00090ff0ULL /* one page */
+#define LAYOUT_BOOT_PGT   0x00091000ULL /* identity page tables, 6 pages */
 #define LAYOUT_EBDA       0x0009fc00ULL /* end of conventional memory */
 #define LAYOUT_HOLE_START 0x000a0000ULL
 #define LAYOUT_VGA        LAYOUT_HOLE_START /* legacy memory of a card passed with vga */

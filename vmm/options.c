@@ -334,8 +334,8 @@ static void print_help(void)
     printf(
         "Usage: minivmm [OPTIONS] KERNEL\n"
         "       minivmm host list|check|bind|unbind [DEVICE...] (see minivmm host --help)\n\n"
-        "Boots KERNEL (bzImage, ELF, or a flat binary) in a KVM guest, with real devices\n"
-        "passed through by VFIO. The console is standard input and output; Ctrl-A x "
+        "Boots KERNEL (bzImage, ELF, Multiboot, or a flat binary) in a KVM guest, with real\n"
+        "devices passed through by VFIO. The console is standard input and output; Ctrl-A x\n"
         "quits.\n\n");
     for (size_t i = 0; i < ARRAY_SIZE(table); i++)
         print_option(&table[i]);

@@ -205,6 +205,7 @@ static struct kvm_regs entry_regs(const struct boot_entry *entry)
     return (struct kvm_regs){
         .rip = entry->mode == ENTRY_REAL ? entry->rip & 0xf : entry->rip,
         .rsp = entry->rsp,
+        .rax = entry->rax,
         .rbx = entry->rbx,
         .rsi = entry->rsi,
         .rflags = RFLAGS_1,

@@ -157,6 +157,7 @@ int main(void)
     root();
     const struct acpi_header *xsdt = (const void *)(uintptr_t)acpi_root()->xsdt;
     intact(xsdt, "XSDT");
+    intact((const void *)(uintptr_t)acpi_root()->rsdt, "RSDT");
     const struct fadt *fadt = (const void *)acpi_table("FACP");
     intact(&fadt->header, "FACP");
     intact(acpi_table("APIC"), "APIC");

@@ -5,7 +5,7 @@
 G       := build/guests
 GSRC    := tests/guests
 GUESTS  := serial timer smp cpuid acpi pci ram ends hostile edu platform gpu wild huge vga
-HELLOS  := real.bin protected.bin long.bin vmlinux.elf
+HELLOS  := real.bin protected.bin long.bin vmlinux.elf multiboot1.elf multiboot2.elf addresses.bin
 GCFLAGS := -std=gnu17 -O2 -g -m64 -ffreestanding -fno-pic -mno-red-zone -mgeneral-regs-only \
            -fno-stack-protector -fno-asynchronous-unwind-tables -fcf-protection=none
 GLINK   := -m64 -nostdlib -static -no-pie -Wl,--build-id=none -Wl,-z,noexecstack \
@@ -36,6 +36,17 @@ $G/hello-vmlinux.o: DEFS := -DMODE=64 -DVMLINUX
 $G/hello-real.flat: ADDR := 0
 $G/hello-protected.flat $G/hello-long.flat: ADDR := 0x100000
 $G/hello-vmlinux.elf: ADDR := 0x200000
+
+# A kernel for GRUB, of both versions, and without ELF around it (by load addresses).
+$G/hello-multiboot1.o: DEFS := -DVERSION=1
+$G/hello-multiboot2.o: DEFS := -DVERSION=2
+$G/hello-addresses.o: DEFS := -DVERSION=1 -DADDRESSES
+$G/hello-multiboot1.elf $G/hello-multiboot2.elf: ADDR := 0x200000
+$G/hello-addresses.flat: ADDR := 0x100000
+
+$G/hello-multiboot1.o $G/hello-multiboot2.o $G/hello-addresses.o: $(GSRC)/multiboot.S $(GSRC)/guests.mk
+	@mkdir -p $(@D)
+	$(CC) -m64 $(DEFS) -c -o $@ $<
 
 $G/hello-%.o: $(GSRC)/hello.S $(GSRC)/guests.mk
 	@mkdir -p $(@D)

@@ -6,6 +6,7 @@
 #     tests/host/fetch.sh tools      what looks for a hypervisor, run in the guest
 #     tests/host/fetch.sh source     the source of a newer kernel (built.sh)
 #     tests/host/fetch.sh qemu       a newer QEMU, with its libraries (run.sh -f built)
+#     tests/host/fetch.sh kernels    kernels that are not Linux, for tests/tiny.sh
 #
 # Prints the directory. Its name carries the versions, so a newer package is a
 # new directory; where apt knows nothing (no network, no lists) the newest
@@ -67,10 +68,11 @@ packages_of() {
     case $1 in
     kernel) first_dependency linux-image-amd64 ;;
     busybox) echo busybox-static ;;
+    kernels) echo memtest86+ && first_dependency gnumach-image-1-486 ;;
     tools) with_libraries systemd util-linux virt-what dmidecode ;;
     source) echo linux-source-6.12 ;;
     qemu) with_libraries qemu-system-x86 qemu-system-data seabios ;;
-    *) die "unknown: $1; there are: kernel busybox tools source qemu" ;;
+    *) die "unknown: $1; there are: kernel busybox tools kernels source qemu" ;;
     esac
 }
 

@@ -105,7 +105,11 @@ Test(acpi, root_pointer)
     cr_expect_eq(sum(blob, 20), 0);
     cr_expect_eq(sum(blob, 36), 0);
     cr_expect_eq(blob[15], 2, "revision");
-    cr_expect_eq(get_le32(blob + 16), 0, "no RSDT");
+    const uint8_t *rsdt = table(get_le32(blob + 16), "RSDT"); /* for kernels of ACPI 1.0 */
+    const uint8_t *xsdt = table(get_le64(blob + 24), "XSDT");
+    cr_assert_eq(get_le32(rsdt + 4), 36 + 3 * 4);
+    for (unsigned i = 0; i < 3; i++)
+        cr_expect_eq(get_le32(rsdt + 36 + 4 * i), get_le64(xsdt + 36 + 8 * i));
     cr_expect_eq(get_le32(blob + 20), 36);
     root(0, "FACP");
     root(1, "APIC");

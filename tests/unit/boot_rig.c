@@ -65,6 +65,7 @@ void rig_bzimage(struct boot_rig *rig, unsigned sects, size_t code)
         .header = 0x53726448,
         .version = 0x020f,
         .loadflags = LOADED_HIGH,
+        .code32_start = 0x100000,
         .initrd_addr_max = 0x7fffffff,
         .kernel_alignment = 0x200000,
         .relocatable_kernel = 1,

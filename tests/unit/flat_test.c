@@ -36,7 +36,7 @@ Test(flat, default_is_real_mode_at_1000_0)
     cr_expect_eq(rig.entry.rip, 0x10000);
     cr_expect_eq(rig.entry.rsi, 0x7000);
     cr_expect_eq(memcmp(rig_at(&rig, 0x10000, 3), "\xf4\xeb\xfd", 3), 0);
-    cr_expect_str_eq(rig_at(&rig, 0x20000, 6), "quiet");
+    cr_expect_str_eq(rig_at(&rig, 0x80000, 6), "quiet");
 }
 
 Test(flat, initrd_is_announced)
@@ -52,7 +52,7 @@ Test(flat, protected)
     cr_assert_eq(load_at(BOOT_PROTECTED, 0x100000), 0);
     cr_expect_eq(rig.entry.mode, ENTRY_PROTECTED);
     cr_expect_eq(rig.entry.rip, 0x100000);
-    cr_expect_eq(rig.entry.code_selector, 8);
+    cr_expect_eq(rig.entry.code_selector, 0x10);
     cr_expect_eq(rig.entry.cr3, 0);
     cr_expect_eq(*(uint8_t *)rig_at(&rig, 0x100000, 1), 0xf4);
 }
@@ -81,10 +81,10 @@ Test(flat, a_boot_sector_wins_over_the_parameters)
 
 Test(flat, largest_real_mode_image)
 {
-    rig_file(&rig, NULL, 0x20000 - 0x10000);
+    rig_file(&rig, NULL, 0x80000 - 0x10000);
     cr_assert_eq(rig_load(&rig), 0);
     cr_expect_eq(rig.entry.rsi, 0x7000);
-    rig_file(&rig, NULL, 0x20001 - 0x10000);
+    rig_file(&rig, NULL, 0x80001 - 0x10000);
     cr_assert_eq(rig_load(&rig), 0);
     cr_expect_eq(rig.entry.rsi, 0, "over the command line");
     rig_file(&rig, NULL, LAYOUT_EBDA - 0x10000);
@@ -104,7 +104,7 @@ Test(flat, addresses_that_cannot_be)
         {BOOT_REAL, 0x9fbfe, "are not in RAM"},
         {BOOT_REAL, UINT64_MAX, "give an address below"},
         {BOOT_PROTECTED, 0x7000, "the boot parameters and tables are there"},
-        {BOOT_PROTECTED, 0x1fffe, "the boot parameters and tables are there"},
+        {BOOT_PROTECTED, 0x7fffe, "the boot parameters and tables are there"},
         {BOOT_LONG, 0x100000000, "give an address from 0x100000 up"},
         {BOOT_LONG, 0xfffffffe, "are not in RAM"},
         {BOOT_LONG, 0xa0000, "are not in RAM"},

@@ -55,11 +55,13 @@ GUEST(strings, ".code16\n"
                "movl 0x3000, %eax\n outl %eax, $0x10\n" DONE);
 
 GUEST(protected, ".code32\n"
+                 "movl %eax, %edi\n"
                  "movl %cr0, %eax\n outl %eax, $0x10\n"
                  "movl %ebx, %eax\n outl %eax, $0x10\n"
                  "movw %cs, %ax\n outw %ax, $0x10\n"
                  "movw %ds, %ax\n outw %ax, $0x10\n"
-                 "movl %esp, %eax\n outl %eax, $0x10\n" DONE);
+                 "movl %esp, %eax\n outl %eax, $0x10\n"
+                 "movl %edi, %eax\n outl %eax, $0x10\n" DONE);
 
 GUEST(long, ".code64\n"
             "movabsq $0x1122334455667788, %rax\n shrq $32, %rax\n outl %eax, $0x10\n"
@@ -371,6 +373,7 @@ static void make(unsigned cpus, enum cpuid_signature signature, enum entry_mode 
         .mode = mode,
         .rip = CODE,
         .rsp = 0x7000,
+        .rax = 0xa0a0a0a0,
         .rbx = 0xb0b0,
         .rsi = 0x5151,
         .cr3 = 0x100000,
@@ -444,6 +447,7 @@ Test(vcpu, protected_mode)
     expect_told(2, 0x10, 2);
     expect_told(3, 0x18, 2);
     expect_told(4, 0x7000, 4);
+    expect_told(5, 0xa0a0a0a0, 4);
 }
 
 Test(vcpu, long_mode)

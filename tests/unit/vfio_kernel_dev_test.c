@@ -441,6 +441,8 @@ BOTH(hot_reset_that_fails)
     k->affected_owned = true;
     k->hot_reset_errno = EPERM;
     cr_expect_eq(dev->ops->reset(dev), -EPERM);
+    k->hot_reset_errno = EINVAL; /* the kernel's word for a function without VFIO's driver */
+    cr_expect_eq(dev->ops->reset(dev), -ENOTTY);
 }
 
 /* ---- opening ---- */
