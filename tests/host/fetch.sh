@@ -33,12 +33,12 @@ apt_cache() { apt-cache "${suites[@]}" "$@" 2>/dev/null; }
 # installed as far as this apt knows: what the machine has may be in neither suite.
 use_backports() {
     local mirror release dir=$CACHE/backports keyring=/usr/share/keyrings/debian-archive-keyring.gpg
-    [ -e $keyring ] || die "no $keyring to check Debian's backports with"
+    [ -e $keyring ] || without "no $keyring to check Debian's backports with"
     release=$(. /etc/os-release && echo "${VERSION_CODENAME:-}")
     # shellcheck disable=SC2016 # apt's own variables
     mirror=$(apt-get indextargets --format '$(RELEASE) $(COMPONENT) $(REPO_URI)' 'Created-By: Packages' 2>/dev/null |
         awk -v r="$release" '$1 == r && $2 == "main" { print $3; exit }')
-    [ "$mirror" ] || die "apt's sources do not have '$release main', so its backports are not known either"
+    [ "$mirror" ] || without "apt's sources do not have '$release main', so its backports are not known either"
     mkdir -p "$lists_of_backports"
     lists=$lists_of_backports
     printf 'deb [signed-by=%s] %s %s main\n' $keyring "$mirror" "$release" $keyring "$mirror" "$release-backports" >"$dir/sources.list"
@@ -83,6 +83,14 @@ newest() {
     echo "${d%/}"
 }
 
+# without WHY: where there is nothing to fetch, the newest that was fetched before, or the end.
+without() {
+    dir=$(newest "$kind")
+    [ "$dir" ] || die "$1"
+    echo "$dir"
+    exit 0
+}
+
 kind=${1:?kernel, busybox, tools, source or qemu}
 mkdir -p "$CACHE"
 exec 9>"$CACHE/.lock.$kind"
@@ -97,12 +105,9 @@ if [ "$answer" -nt "$lists" ] && dir=$(<"$answer") && [ -e "$dir" ]; then
 fi
 found() { echo "$1" >"$answer"; echo "$1"; exit 0; }
 
-command -v apt-get >/dev/null || {
-    dir=$(newest "$kind")
-    [ "$dir" ] || die "the $kind of the software host is Debian's and this machine has no apt-get to fetch it; copy the directory ~/.cache/minivmm from a Debian machine"
-    echo "$dir"
-    exit 0
-}
+command -v apt-get >/dev/null ||
+    without "the $kind of the software host is Debian's and this machine has no apt-get to fetch it; copy the directory ~/.cache/minivmm from a Debian machine"
+
 case $kind in
 qemu) use_backports ;;
 source) [ "$(apt_cache show linux-source-6.12)" ] || use_backports ;;
@@ -111,10 +116,10 @@ for try in first second; do
     mapfile -t packages < <(packages_of "$kind")
     mapfile -t debs < <([ ${#packages[@]} -eq 0 ] || deb_names "${packages[@]}")
     if [ ${#debs[@]} -eq 0 ]; then
-        dir=$(newest "$kind")
-        if [ "$dir" ]; then echo "$dir"; exit 0; fi
-        [ $try = first ] || die "apt knows no package for '$kind' even after apt-get update"
-        update_lists
+        if [ $try = second ] || [ "$(newest "$kind")" ]; then
+            without "apt knows no package for '$kind' even after apt-get update"
+        fi
+        update_lists || true # without a network nothing is there the second time either
         continue
     fi
     key=$(printf '%s\n' "${debs[@]}" | sha256sum | cut -c1-12)
@@ -134,7 +139,7 @@ for try in first second; do
         rm -rf "$tmp"
         found "$dir"
     fi
-    [ $try = first ] || die "cannot fetch ${packages[*]}; apt-get said why above"
-    update_lists # the lists are older than the archive: the version they name is gone
+    [ $try = first ] || without "cannot fetch ${packages[*]}; apt-get said why above"
+    update_lists || true # the lists are older than the archive: the version they name is gone
     rm -rf "$tmp"
 done
