@@ -4,7 +4,8 @@
  * The interrupt is an eventfd that the host's handler or a vfio-user server signals and that
  * raises the guest's input by irqfd, with no step in this program. A level-triggered one is
  * masked by the host when it fires (VFIO_IRQ_INFO_AUTOMASKED), and the guest's end of interrupt
- * unmasks it by the resample eventfd. Without AUTOMASKED, as in libvfio-user, it is a pulse.
+ * unmasks it by the resample eventfd; where a device cannot take that (the kernel's mtty
+ * sample), the main loop unmasks it. Without AUTOMASKED, as in libvfio-user, it is a pulse.
  * Left out: level without irqfd resampling (it would need an exit at every end of interrupt).
  *
  * The owner's lock, or before and after the guest runs.
@@ -12,11 +13,13 @@
 #include "vfio/vfio_line.h"
 
 #include <errno.h>
+#include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
 #include "vfio/vfio.h"
 #include "vmm/hv.h"
+#include "vmm/loop.h"
 #include "vmm/util.h"
 
 unsigned vfio_line_count(struct vfio_device *dev, uint32_t index, uint32_t *flags)
@@ -42,12 +45,23 @@ static int set(const struct vfio_line *line, uint32_t flags, uint32_t count, con
     return line->dev->ops->irq_set(line->dev, line->index, flags, 0, count, fd);
 }
 
+/* In the loop: the guest's end of interrupt. */
+static void resampled(void *opaque, uint32_t events)
+{
+    const struct vfio_line *line = opaque;
+    uint64_t count;
+
+    (void)events;
+    if (read(line->unmask_fd, &count, sizeof(count)) == sizeof(count))
+        set(line, VFIO_IRQ_SET_DATA_NONE | VFIO_IRQ_SET_ACTION_UNMASK, 1, NULL);
+}
+
 /*
  * An interrupt may fire from the first call on, before its unmasking is arranged; it would then
  * stay masked for ever. Hence mask, arrange, unmask: unmasking an interrupt that is still
  * pending signals it again.
  */
-static int trigger(const struct vfio_line *line)
+static int trigger(struct vfio_line *line)
 {
     const struct {
         uint32_t flags;
@@ -61,8 +75,16 @@ static int trigger(const struct vfio_line *line)
     unsigned steps = line->level ? ARRAY_SIZE(step) : 1;
     int err = 0;
 
-    for (unsigned i = 0; i < steps && !err; i++)
+    for (unsigned i = 0; i < steps && !err; i++) {
+        bool unmask_fd = step[i].fd == &line->unmask_fd;
+        if (unmask_fd && line->by_hand)
+            continue;
         err = set(line, step[i].flags, 1, step[i].fd);
+        if (err == -ENOTTY && unmask_fd && line->loop) {
+            err = loop_add(line->loop, line->unmask_fd, EPOLLIN, resampled, line);
+            line->by_hand = !err;
+        }
+    }
     return err;
 }
 
@@ -87,7 +109,7 @@ void vfio_line_off(struct vfio_line *line)
 
     if (!line->on)
         return;
-    if (line->level)
+    if (line->level && !line->by_hand)
         set(line, VFIO_IRQ_SET_DATA_EVENTFD | VFIO_IRQ_SET_ACTION_UNMASK, 1, &none);
     set(line, VFIO_IRQ_SET_DATA_NONE | VFIO_IRQ_SET_ACTION_TRIGGER, 0, NULL);
     line->hv->ops->irqfd_remove(line->hv, line->fd, line->gsi);
@@ -99,6 +121,8 @@ void vfio_line_fini(struct vfio_line *line)
     if (!line->dev)
         return;
     vfio_line_off(line);
+    if (line->by_hand)
+        loop_remove(line->loop, line->unmask_fd);
     if (line->fd >= 0)
         close(line->fd);
     if (line->unmask_fd >= 0)

@@ -9,6 +9,7 @@
 #include <stdint.h>
 
 struct hv;
+struct loop;
 struct vfio_device;
 
 struct vfio_line {
@@ -17,7 +18,8 @@ struct vfio_line {
     uint32_t index; /* the device's */
     uint32_t gsi;   /* the guest's */
     bool level;     /* masked by the host when it fires, until the guest's EOI; else a pulse */
-    bool on;
+    struct loop *loop; /* for a device that cannot be unmasked by an eventfd */
+    bool on, by_hand;  /* the loop unmasks it */
     int fd, unmask_fd; /* eventfds */
 };
 
@@ -30,7 +32,7 @@ static inline bool vfio_line_is_level(uint32_t flags)
     return flags & VFIO_IRQ_INFO_AUTOMASKED && flags & VFIO_IRQ_INFO_MASKABLE;
 }
 
-/* After the first five fields: makes the eventfds. */
+/* After the first six fields: makes the eventfds. */
 int vfio_line_init(struct vfio_line *line);
 int vfio_line_on(struct vfio_line *line);
 /* At the device and at the hypervisor, where the input falls. Fine when it is off. */

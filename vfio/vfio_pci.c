@@ -38,7 +38,7 @@ static int find_config(struct vfio_pci *pci)
         return -ENODEV;
     }
     int err = vdev->ops->region_info(pci->vdev, VFIO_PCI_CONFIG_REGION_INDEX, &pci->config);
-    if (!err && pci->config.size < PCI_CFG_SPACE_SIZE)
+    if (!err && pci->config.size < PCI_STD_HEADER_SIZEOF)
         err = -EINVAL;
     if (err)
         log_error(vdev->name, "cannot get the configuration space: %s", strerror(-err));

@@ -164,7 +164,10 @@ void vfio_pci_write_register(struct vfio_pci *pci, unsigned offset, uint16_t val
 
 int vfio_pci_config_read_all(struct vfio_pci *pci)
 {
-    pci->config.size = pci->config.size >= PCI_CONFIG_SIZE ? PCI_CONFIG_SIZE : 256;
+    if (pci->config.size >= PCI_CONFIG_SIZE)
+        pci->config.size = PCI_CONFIG_SIZE;
+    else if (pci->config.size > 256)
+        pci->config.size = 256;
     for (unsigned i = 0; i < PCI_CFG_SPACE_SIZE; i += 4)
         put_le32(pci->dev.config + i, hw_read(pci, i, 4));
     uint8_t type = pci->dev.config[PCI_HEADER_TYPE] & 0x7f;

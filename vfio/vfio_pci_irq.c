@@ -93,7 +93,8 @@ static int intx_init(struct vfio_pci *pci)
                                    .hv = pci->wiring.hv,
                                    .index = VFIO_PCI_INTX_IRQ_INDEX,
                                    .gsi = pci_intx_gsi(pci->wiring.devfn, pci->pin),
-                                   .level = vfio_line_is_level(flags)};
+                                   .level = vfio_line_is_level(flags),
+                                   .loop = pci->wiring.loop};
     int err = vfio_line_init(&pci->intx);
     if (!err)
         err = intx_update(pci);
