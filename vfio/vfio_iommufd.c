@@ -101,7 +101,8 @@ int vfio_iommufd_open(struct vfio_kernel *kernel, const char *name)
 }
 
 /* A node can be opened by several; who is first to bind it has it, and the next gets EINVAL.
- * EBUSY: somebody has its group, or a host's driver has another device of the group. */
+ * EBUSY: somebody has its group. EPERM: a host's driver or another iommufd has a device of its
+ * group, or interrupts are not remapped. */
 static void refused(const char *sysfs, const char *name, const char *node, int err)
 {
     struct vfio_sysfs_neighbours near;
@@ -110,14 +111,14 @@ static void refused(const char *sysfs, const char *name, const char *node, int e
 
     snprintf(group, sizeof(group), "/dev/vfio/%d", number);
     vfio_sysfs_neighbours(number, &near);
-    if (err == -EPERM)
-        vfio_kernel_not_remapped(name, "iommufd");
-    else if (err == -EBUSY && near.in_use[0])
+    if ((err == -EBUSY || err == -EPERM) && near.in_use[0])
         vfio_kernel_not_viable(sysfs, &near);
-    else if ((err == -EBUSY || err == -EINVAL) &&
+    else if ((err == -EBUSY || err == -EINVAL || err == -EPERM) &&
              (vfio_sysfs_holder(group, who, sizeof(who)) ||
               vfio_sysfs_holder(node, who, sizeof(who)) || err == -EBUSY))
         log_error(name, "cannot use %s: in use by %s; stop that first", node, who);
+    else if (err == -EPERM)
+        vfio_kernel_not_remapped(name, "iommufd");
     else
         vfio_kernel_not_opened(name, err);
 }
