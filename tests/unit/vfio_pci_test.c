@@ -84,7 +84,7 @@ Test(vfio_pci, too_few_regions)
 
 Test(vfio_pci, configuration_space_too_small)
 {
-    w.vfio.region[VFIO_PCI_CONFIG_REGION_INDEX].size = 64;
+    w.vfio.region[VFIO_PCI_CONFIG_REGION_INDEX].size = 63;
     cr_expect_eq(world_create(&w), -EINVAL);
 }
 
