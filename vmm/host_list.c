@@ -283,7 +283,21 @@ static int add_row(struct list *l, const char *path)
     return 0;
 }
 
-static int add_bus(struct list *l, const char *dir, bool isolated)
+/* Of platform devices, those that an IOMMU isolates. */
+static bool is_isolated(const char *path)
+{
+    return vfio_sysfs_group(path) >= 0;
+}
+
+/* Of the parents of mediated devices, those that are not among the PCI devices. */
+static bool is_not_pci(const char *path)
+{
+    char bus[16];
+    vfio_sysfs_bus(path, bus, sizeof(bus));
+    return strcmp(bus, "pci") != 0;
+}
+
+static int add_bus(struct list *l, const char *dir, bool (*wanted)(const char *path))
 {
     struct dirent **entry;
     int err = 0;
@@ -291,7 +305,7 @@ static int add_bus(struct list *l, const char *dir, bool isolated)
     for (int i = 0; i < nr; i++) {
         char path[PATH_MAX];
         snprintf(path, sizeof(path), "%s/%s", dir, entry[i]->d_name);
-        if (!err && entry[i]->d_name[0] != '.' && (!isolated || vfio_sysfs_group(path) >= 0))
+        if (!err && entry[i]->d_name[0] != '.' && (!wanted || wanted(path)))
             err = add_row(l, path);
         free(entry[i]);
     }
@@ -308,9 +322,11 @@ int host_list(const struct host_args *args)
     for (unsigned i = 0; i < args->nr && !err; i++)
         err = add_row(&l, args->device[i].text);
     if (!args->nr)
-        err = add_bus(&l, "/sys/bus/pci/devices", false);
+        err = add_bus(&l, "/sys/bus/pci/devices", NULL);
     if (!args->nr && !err)
-        err = add_bus(&l, "/sys/bus/platform/devices", true);
+        err = add_bus(&l, "/sys/bus/platform/devices", is_isolated);
+    if (!args->nr && !err)
+        err = add_bus(&l, "/sys/class/mdev_bus", is_not_pci);
     if (err)
         log_error("host list", "cannot list devices: %s; free some memory", strerror(-err));
     else if (args->json)

@@ -255,6 +255,18 @@ Test(host, list)
     cr_expect_str_eq(fake_log(), "");
 }
 
+/* The kernel's mtty sample is such a parent; one that is a PCI device is listed once. */
+Test(host, list_has_parents_of_mediated_devices_that_are_on_no_bus)
+{
+    fake_file("/sys/class/mdev_bus/mtty/mdev_supported_types/mtty-2", NULL);
+    fake_link("/sys/class/mdev_bus/mtty/subsystem", "../../class/mtty");
+    fake_file("/sys/class/mdev_bus/0000:42:00.0/mdev_supported_types/nvidia-18", NULL);
+    fake_link("/sys/class/mdev_bus/0000:42:00.0/subsystem", "../../bus/pci");
+    cr_expect_eq(host("list"), 0);
+    cr_expect(strstr(out, "\nmtty ") && strstr(strstr(out, "\nmtty "), " mtty-2 "), "%s", out);
+    cr_expect_not(strstr(out, "nvidia-18"), "%s", out);
+}
+
 Test(host, list_without_pci_ids_and_of_one_device)
 {
     cr_expect_eq(host("list 42:00.1"), 0);

@@ -131,6 +131,29 @@ Test(vfio_pci_irq, intx_without_automask_is_a_pulse)
     cr_expect(fake_hv_deliver(&w.hv, GSI));
 }
 
+/* As the kernel's mtty sample: it masks itself, and answers an eventfd to unmask with ENOTTY.
+ */
+Test(vfio_pci_irq, intx_that_takes_no_unmask_eventfd_is_unmasked_by_the_loop)
+{
+    fake_vfio_fail(&w.vfio, FAKE_IRQ_SET, 3, ENOTTY);
+    start();
+    cr_expect_eq(w.vfio.unmask_fd, -1);
+    for (unsigned i = 0; i < 2; i++) { /* the second time after it was off */
+        cr_expect(fake_vfio_fire(&w.vfio, 0));
+        cr_expect(fake_hv_deliver(&w.hv, GSI));
+        cr_expect_not(fake_vfio_fire(&w.vfio, 0), "masked");
+        fake_hv_eoi(&w.hv, GSI);
+        cr_expect_eq(eventfd_write(w.vfio.event_fd[0], 1), 0); /* ends the loop */
+        if (!i) {
+            loop_run(w.loop);
+            cr_expect_not(w.vfio.masked, "unmasked");
+            cfg_write(&w, PCI_COMMAND, 2, PCI_COMMAND_INTX_DISABLE);
+            cfg_write(&w, PCI_COMMAND, 2, 0);
+            cr_expect_eq(w.vfio.active, VFIO_PCI_INTX_IRQ_INDEX);
+        }
+    }
+}
+
 Test(vfio_pci_irq, no_intx_no_pin)
 {
     fake_vfio_irq(&w.vfio, VFIO_PCI_INTX_IRQ_INDEX, 0, VFIO_IRQ_INFO_EVENTFD);

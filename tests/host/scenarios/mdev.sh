@@ -4,6 +4,8 @@ types=/sys/class/mdev_bus/mtty/mdev_supported_types/mtty-2
 free() { cat $types/available_instances; }
 devices() { ls /sys/bus/mdev/devices; }
 before=$(free)
+minivmm host list >/tmp/list
+check "host list has the parent and its types" grep -q '^mtty .* mtty-1 mtty-2' /tmp/list
 
 vm_start made --cpus 2 --vfio mdev:mtty/mtty-2 --initrd $GUEST --cmdline "$QUIET t=mdev boots=2" $KERNEL
 check "a guest with a device made for it" vm_wait "@@ INIT" 240
