@@ -296,6 +296,7 @@ Test(multiboot, load_addresses_that_contradict)
         {LOAD - 1, LOAD, 0, 0, LOAD},                       /* header before the load */
         {LOAD + AT + 1, LOAD, 0, 0, LOAD},                  /* begins before the file */
         {LOAD + AT, LOAD, LOAD, 0, LOAD},                   /* nothing */
+        {LOAD + AT, LOAD, LOAD, LOAD + 0x1000, LOAD},       /* nothing but bss */
         {LOAD + AT, LOAD, LOAD - 1, 0, LOAD},               /* less than that */
         {LOAD + AT, LOAD, LOAD + SIZE + 1, 0, LOAD},        /* more than the file */
         {LOAD + AT, LOAD, UINT32_MAX, 0, LOAD},             /* much more */
