@@ -68,12 +68,10 @@ static void complete(struct setup_header *hdr, uint64_t code_size)
 {
     if (hdr->version < 0x0203)
         hdr->initrd_addr_max = INITRD_MAX;
-    if (hdr->version < 0x0205)
-        hdr->relocatable_kernel = 0;
     if (hdr->version < 0x0206)
         hdr->cmdline_size = LINE_MAX_2;
     if (hdr->version < 0x020a) {
-        hdr->relocatable_kernel = 0; /* 1 MiB suits it, so it need not be moved */
+        hdr->relocatable_kernel = 0; /* it may be, and need not be moved: 1 MiB suits all */
         hdr->pref_address = LAYOUT_HIGH_START;
         hdr->init_size = (uint32_t)code_size;
     }

@@ -74,8 +74,8 @@ enum { /* types of information tags */
 struct header {
     uint64_t at; /* in the file */
     bool second; /* Multiboot 2 */
-    bool by_address, has_entry, relocatable;
-    uint32_t header, load, load_end, bss_end, entry;
+    bool by_address, relocatable;
+    uint32_t header, load, load_end, bss_end, entry; /* entry 0: not told */
 };
 
 struct info_1 { /* 3.3 "Boot information format" */
@@ -173,12 +173,6 @@ static void set_addresses(struct header *h, const uint8_t *field)
     h->bss_end = get_le32(field + 12);
 }
 
-static void set_entry(struct header *h, const uint8_t *field)
-{
-    h->has_entry = true;
-    h->entry = get_le32(field);
-}
-
 static int read_1(const struct boot_config *config, struct header *h)
 {
     const uint8_t *p = config->kernel + h->at;
@@ -190,7 +184,7 @@ static int read_1(const struct boot_config *config, struct header *h)
     if (!range_within(h->at, MB1_HEADER, MIN(config->kernel_size, MB1_LIMIT)))
         return damaged(config);
     set_addresses(h, p + 12);
-    set_entry(h, p + 28);
+    h->entry = get_le32(p + 28);
     return 0;
 }
 
@@ -216,7 +210,7 @@ static int read_tag(const struct boot_config *config, struct header *h, const ui
         set_addresses(h, tag + MB2_TAG);
         break;
     case MB2_ENTRY:
-        set_entry(h, tag + MB2_TAG);
+        h->entry = get_le32(tag + MB2_TAG);
         break;
     case MB2_CONSOLES:
         if (!optional && get_le32(tag + MB2_TAG) & MB2_CONSOLE)
@@ -250,7 +244,7 @@ static int read_2(const struct boot_config *config, struct header *h)
         if (err)
             return err;
     }
-    return h->by_address && !h->has_entry ? damaged(config) : 0;
+    return 0;
 }
 
 /* ---- the kernel ---- */

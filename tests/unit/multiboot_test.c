@@ -228,11 +228,14 @@ Test(multiboot, for_another_architecture)
 Test(multiboot, tags_that_lie)
 {
     static const struct {
-        unsigned at; /* in the tags: size of the address tag, of the entry tag */
+        unsigned
+            at; /* in the tags: size of the address tag, of the entry tag, of the request */
         uint32_t size;
-    } t[] = {{4, 0}, {4, 7}, {4, 23}, {4, 0x4000}, {4, UINT32_MAX}, {28, 8}, {28, 11}};
+    } t[] = {{4, 0},  {4, 7},   {4, 23},      {4, 0x4000}, {4, UINT32_MAX},
+             {28, 8}, {28, 11}, {28, 0x4000}, {44, 17},    {44, 0x8000}};
     for (unsigned i = 0; i < ARRAY_SIZE(t); i++) {
-        make_2(0, 0, NULL, 0);
+        make_2(1, 0, (uint32_t[]){4, 6}, 2);
+        header_2(40 + 16); /* without the end tag, which is not needed */
         put_le32(rig.file + AT + 16 + t[i].at, t[i].size);
         rig_refused(&rig, -ENOEXEC, "Multiboot header contradicts itself");
     }
@@ -296,6 +299,7 @@ Test(multiboot, load_addresses_that_contradict)
         {LOAD - 1, LOAD, 0, 0, LOAD},                       /* header before the load */
         {LOAD + AT + 1, LOAD, 0, 0, LOAD},                  /* begins before the file */
         {LOAD + AT, LOAD, LOAD, 0, LOAD},                   /* nothing */
+        {LOAD + AT, LOAD, LOAD, LOAD + 0x1000, LOAD},       /* nothing but bss */
         {LOAD + AT, LOAD, LOAD - 1, 0, LOAD},               /* less than that */
         {LOAD + AT, LOAD, LOAD + SIZE + 1, 0, LOAD},        /* more than the file */
         {LOAD + AT, LOAD, UINT32_MAX, 0, LOAD},             /* much more */
