@@ -1,0 +1,59 @@
+/*
+ * blk_file.h: a disk's image: a raw file or a block device, opened, locked, read and written
+ * asynchronously. It knows nothing of virtio.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "devices/blk_aio.h"
+
+#define BLK_SECTOR 512 /* the unit of sizes and places, whatever the block size */
+#define BLK_ID_MAX 20
+
+struct blk_file;
+
+struct blk_file_config {
+    const char *path; /* lives as long */
+    bool ro;
+    bool direct;    /* around the host's page cache (O_DIRECT) */
+    unsigned depth; /* most requests at a time */
+    struct loop *loop;
+    loop_fn *ready; /* blk_file_reap() may have something; the loop's thread */
+    void *opaque;
+};
+
+struct blk_file_info {
+    uint64_t sectors;
+    uint32_t block;      /* what the guest may address, at least */
+    uint32_t physical;   /* what is written at a time without reading first */
+    char id[BLK_ID_MAX]; /* the file's name, its end where that is longer */
+};
+
+struct blk_io {
+    struct blk_req req;
+    /* BLK_READ, BLK_WRITE, BLK_ALLOCATE: bytes from OFFSET on, within the file; for the first
+     * two the sum of IOV, which is consumed. BLK_WRITE: SYNC to the medium before it is done.
+     * BLK_ALLOCATE: zeros, with their space KEPT or given back. */
+    enum blk_op op;
+    struct iovec *iov;
+    unsigned nr;
+    uint64_t offset, len;
+    bool sync, keep;
+    int error; /* when it is reaped: 0 or a negative errno; -EOPNOTSUPP: the file cannot */
+};
+
+/* Opens and locks: for this process alone, or for all readers where RO. Logs its own error, but
+ * for -EAGAIN: another process has it. */
+int blk_file_open(struct blk_file **out, const struct blk_file_config *config);
+void blk_file_close(struct blk_file *file); /* nothing is under way; NULL is fine */
+const struct blk_file_info *blk_file_info(const struct blk_file *file);
+
+/* As in blk_aio.h; IO is filled but for req and error. */
+void blk_file_queue(struct blk_file *file, struct blk_io *io);
+void blk_file_submit(struct blk_file *file);
+struct blk_io *blk_file_reap(struct blk_file *file);
+/* Returns when there is something to reap of all that was submitted: what needs a second call
+ * to the kernel goes on by reaping. */
+void blk_file_wait(struct blk_file *file);
