@@ -50,8 +50,8 @@ static int enter(const struct uring *u, unsigned submit, unsigned wait, unsigned
 static struct blk_req *request_of(uint64_t user_data)
 {
     struct blk_req *req;
-    _Static_assert(sizeof(req) == sizeof(user_data), "a pointer fits");
-    memcpy(&req, &user_data, sizeof(req));
+    _Static_assert(sizeof(uintptr_t) == sizeof(user_data), "a pointer fits");
+    memcpy(&req, &user_data, sizeof(user_data));
     return req;
 }
 
