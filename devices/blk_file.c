@@ -143,7 +143,9 @@ static int check_kind(const char *path, bool *is_device)
 static int start_aio(struct blk_file *file)
 {
     const struct blk_file_config *c = &file->config;
-    int err = blk_aio_create(&file->aio, c->depth, c->loop, c->ready, c->opaque);
+    int err = blk_uring_create(&file->aio, c->depth, c->loop, c->ready, c->opaque);
+    if (err)
+        err = blk_threads_create(&file->aio, c->loop, c->ready, c->opaque);
     if (err)
         log_error(c->path,
                   "cannot prepare I/O on disk: %s; give fewer disks, or raise the "
@@ -182,7 +184,8 @@ void blk_file_close(struct blk_file *file)
 {
     if (!file)
         return;
-    blk_aio_destroy(file->aio);
+    if (file->aio)
+        file->aio->ops->destroy(file->aio);
     if (file->direct_fd >= 0)
         close(file->direct_fd);
     if (file->fd >= 0)
@@ -199,10 +202,11 @@ const struct blk_file_info *blk_file_info(const struct blk_file *file)
 
 static bool is_aligned(const struct blk_file *file, const struct blk_io *io)
 {
-    uint64_t place = io->offset, mem = 0;
-    for (unsigned i = 0; i < io->nr; i++) {
-        place |= io->iov[i].iov_len;
-        mem |= (uintptr_t)io->iov[i].iov_base;
+    const struct blk_req *req = &io->req;
+    uint64_t place = req->offset, mem = 0;
+    for (unsigned i = 0; i < req->nr; i++) {
+        place |= req->iov[i].iov_len;
+        mem |= (uintptr_t)req->iov[i].iov_base;
     }
     return !(place & (file->place_align - 1)) && !(mem & (file->mem_align - 1));
 }
@@ -210,58 +214,47 @@ static bool is_aligned(const struct blk_file *file, const struct blk_io *io)
 void blk_file_queue(struct blk_file *file, struct blk_io *io)
 {
     struct blk_req *req = &io->req;
-    *req = (struct blk_req){.op = io->op, .fd = file->fd, .offset = io->offset, .len = io->len};
-    switch (io->op) {
-    case BLK_READ:
-    case BLK_WRITE:
-        req->iov = io->iov;
-        req->nr = io->nr;
-        req->flags = io->op == BLK_WRITE && io->sync ? RWF_DSYNC : 0;
+    req->fd = file->fd;
+    if (req->op == BLK_READ || req->op == BLK_WRITE) {
+        req->flags = req->op == BLK_WRITE && io->sync ? RWF_DSYNC : 0;
         if (file->direct_fd >= 0 && is_aligned(file, io))
             req->fd = file->direct_fd;
-        break;
-    case BLK_ALLOCATE:
+    } else if (req->op == BLK_ALLOCATE) {
         req->flags =
             FALLOC_FL_KEEP_SIZE | (io->keep ? FALLOC_FL_ZERO_RANGE : FALLOC_FL_PUNCH_HOLE);
-        break;
-    case BLK_FLUSH:
-        break;
+        req->len = io->len;
     }
-    blk_aio_queue(file->aio, req);
+    file->aio->ops->queue(file->aio, req);
 }
 
 void blk_file_submit(struct blk_file *file)
 {
-    blk_aio_submit(file->aio);
+    file->aio->ops->submit(file->aio);
 }
 
 /* Takes what is done off the front of IO; true: there is more to do. */
 static bool advance(struct blk_io *io, uint64_t bytes)
 {
-    io->offset += bytes;
+    struct blk_req *req = &io->req;
+    req->offset += bytes;
     io->len -= bytes;
-    while (io->nr && bytes >= io->iov->iov_len) {
-        bytes -= io->iov->iov_len;
-        io->iov++;
-        io->nr--;
-    }
-    if (io->nr) {
-        io->iov->iov_base = (uint8_t *)io->iov->iov_base + bytes;
-        io->iov->iov_len -= bytes;
+    for (; req->nr && bytes >= req->iov->iov_len; req->nr--)
+        bytes -= req->iov++->iov_len;
+    if (req->nr) {
+        req->iov->iov_base = (uint8_t *)req->iov->iov_base + bytes;
+        req->iov->iov_len -= bytes;
     }
     return io->len;
 }
 
 struct blk_io *blk_file_reap(struct blk_file *file)
 {
-    for (;;) {
-        struct blk_req *req = blk_aio_reap(file->aio);
-        if (!req)
-            return NULL;
+    struct blk_req *req;
+    while ((req = file->aio->ops->reap(file->aio))) {
         struct blk_io *io = container_of(req, struct blk_io, req);
         bool again = req->result == -EINTR;
         io->error = (int)MIN(req->result, 0);
-        if (io->op == BLK_READ || io->op == BLK_WRITE) {
+        if (req->op == BLK_READ || req->op == BLK_WRITE) {
             if (!req->result) /* the file has become shorter */
                 io->error = -EIO;
             else if (req->result > 0)
@@ -272,9 +265,10 @@ struct blk_io *blk_file_reap(struct blk_file *file)
         blk_file_queue(file, io);
         blk_file_submit(file);
     }
+    return NULL;
 }
 
 void blk_file_wait(struct blk_file *file)
 {
-    blk_aio_wait(file->aio);
+    file->aio->ops->wait(file->aio);
 }

@@ -31,16 +31,13 @@ struct blk_file_info {
     char id[BLK_ID_MAX]; /* the file's name, its end where that is longer */
 };
 
+/* BLK_READ and BLK_WRITE consume REQ's iov; BLK_ALLOCATE makes LEN bytes zeros. All from OFFSET
+ * on, within the file. */
 struct blk_io {
-    struct blk_req req;
-    /* BLK_READ, BLK_WRITE, BLK_ALLOCATE: bytes from OFFSET on, within the file; for the first
-     * two the sum of IOV, which is consumed. BLK_WRITE: SYNC to the medium before it is done.
-     * BLK_ALLOCATE: zeros, with their space KEPT or given back. */
-    enum blk_op op;
-    struct iovec *iov;
-    unsigned nr;
-    uint64_t offset, len;
-    bool sync, keep;
+    struct blk_req req; /* op, iov, nr, offset are the caller's to set, the rest is not */
+    uint64_t len;       /* bytes; the sum of iov */
+    bool sync;          /* BLK_WRITE: on the medium before it is done */
+    bool keep;          /* BLK_ALLOCATE: the file keeps the space */
     int error; /* when it is reaped: 0 or a negative errno; -EOPNOTSUPP: the file cannot */
 };
 
@@ -50,7 +47,7 @@ int blk_file_open(struct blk_file **out, const struct blk_file_config *config);
 void blk_file_close(struct blk_file *file); /* nothing is under way; NULL is fine */
 const struct blk_file_info *blk_file_info(const struct blk_file *file);
 
-/* As in blk_aio.h; IO is filled but for req and error. */
+/* As in blk_aio.h. */
 void blk_file_queue(struct blk_file *file, struct blk_io *io);
 void blk_file_submit(struct blk_file *file);
 struct blk_io *blk_file_reap(struct blk_file *file);

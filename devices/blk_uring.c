@@ -227,10 +227,3 @@ int blk_uring_create(struct blk_aio **out, unsigned depth, struct loop *loop, lo
     *out = &u->aio;
     return 0;
 }
-
-int blk_aio_create(struct blk_aio **out, unsigned depth, struct loop *loop, loop_fn *ready,
-                   void *opaque)
-{
-    int err = blk_uring_create(out, depth, loop, ready, opaque);
-    return err ? blk_threads_create(out, loop, ready, opaque) : 0;
-}

@@ -85,7 +85,7 @@ static void complain(struct virtio_blk *blk, const struct blk_io *io)
                                        [BLK_ALLOCATE] = "discard or zero"};
     if (log_limit(&blk->virtio.complaints))
         log_error(blk->virtio.name, "cannot %s disk at byte %llu: %s; the guest is told",
-                  verb[io->op], (unsigned long long)io->offset, strerror(-io->error));
+                  verb[io->req.op], (unsigned long long)io->req.offset, strerror(-io->error));
 }
 
 static void queue_io(struct virtio_blk *blk, struct request *req)
@@ -101,12 +101,12 @@ static void finish(struct virtio_blk *blk, struct request *req)
     blk->busy--;
     if (!io->error && req->then_flush) {
         req->then_flush = false;
-        io->op = BLK_FLUSH;
+        io->req.op = BLK_FLUSH;
         queue_io(blk, req);
         blk_file_submit(blk->file);
         return;
     }
-    if (io->error == -EOPNOTSUPP && io->op == BLK_ALLOCATE) {
+    if (io->error == -EOPNOTSUPP && io->req.op == BLK_ALLOCATE) {
         status = VIRTIO_BLK_S_UNSUPP; /* the driver does without from now on */
     } else if (io->error) {
         complain(blk, io);
@@ -145,10 +145,10 @@ static void transfer(struct virtio_blk *blk, struct request *req, bool write, ui
         return answer(blk, req, VIRTIO_BLK_S_IOERR);
     req->written = write ? 0 : (uint32_t)bytes;
     req->io = (struct blk_io){
-        .op = write ? BLK_WRITE : BLK_READ,
-        .iov = iov,
-        .nr = nr,
-        .offset = sector * BLK_SECTOR,
+        .req = {.op = write ? BLK_WRITE : BLK_READ,
+                .iov = iov,
+                .nr = nr,
+                .offset = sector * BLK_SECTOR},
         .len = bytes,
         .sync = !agreed(blk, VIRTIO_BLK_F_FLUSH),
     };
@@ -171,8 +171,7 @@ static void zero(struct virtio_blk *blk, struct request *req, bool discard)
     if (bytes > ZERO_MAX || !on_disk(blk, range.sector, bytes))
         return answer(blk, req, VIRTIO_BLK_S_IOERR);
     req->io = (struct blk_io){
-        .op = BLK_ALLOCATE,
-        .offset = range.sector * BLK_SECTOR,
+        .req = {.op = BLK_ALLOCATE, .offset = range.sector * BLK_SECTOR},
         .len = bytes,
         .keep = !discard && !unmap,
     };
@@ -212,7 +211,7 @@ static void start(struct virtio_blk *blk, struct request *req)
         transfer(blk, req, header.type == VIRTIO_BLK_T_OUT, header.sector);
         break;
     case VIRTIO_BLK_T_FLUSH:
-        req->io = (struct blk_io){.op = BLK_FLUSH};
+        req->io = (struct blk_io){.req.op = BLK_FLUSH};
         queue_io(blk, req);
         break;
     case VIRTIO_BLK_T_GET_ID:

@@ -152,12 +152,7 @@ static uint64_t common_read(struct virtio_pci *vp, uint64_t offset, unsigned siz
         cfg.queue_size = vq->size;
         cfg.queue_msix_vector = vp->vector[vp->queue_select];
         cfg.queue_enable = vq->enabled;
-        cfg.queue_desc_lo = (uint32_t)vq->desc;
-        cfg.queue_desc_hi = (uint32_t)(vq->desc >> 32);
-        cfg.queue_avail_lo = (uint32_t)vq->avail;
-        cfg.queue_avail_hi = (uint32_t)(vq->avail >> 32);
-        cfg.queue_used_lo = (uint32_t)vq->used;
-        cfg.queue_used_hi = (uint32_t)(vq->used >> 32);
+        memcpy((uint8_t *)&cfg + VIRTIO_PCI_COMMON_Q_DESCLO, vq->addr, sizeof(vq->addr));
     }
     return get_le((const uint8_t *)&cfg + offset, size);
 }
@@ -176,11 +171,6 @@ static uint16_t vector_or_none(const struct virtio_pci *vp, uint32_t value)
     return value < vp->msi.nr ? (uint16_t)value : VIRTIO_MSI_NO_VECTOR;
 }
 
-static void set_half(uint64_t *address, bool high, uint32_t value)
-{
-    put_le32((uint8_t *)address + (high ? 4 : 0), value);
-}
-
 /* The registers of a queue that is not enabled yet; the vector may change at any time. */
 static void queue_write(struct virtio_pci *vp, uint64_t offset, uint32_t value)
 {
@@ -191,29 +181,12 @@ static void queue_write(struct virtio_pci *vp, uint64_t offset, uint32_t value)
         vp->vector[vp->queue_select] = vector_or_none(vp, value);
     if (vq->enabled)
         return;
-    bool high = offset & 4;
-    switch (offset) {
-    case VIRTIO_PCI_COMMON_Q_SIZE:
-        if (is_pow2(value) && value <= VIRTQ_SIZE_MAX)
-            vq->size = (uint16_t)value;
-        break;
-    case VIRTIO_PCI_COMMON_Q_ENABLE:
-        if (value == 1)
-            virtio_enable_queue(vp->dev, vp->queue_select);
-        break;
-    case VIRTIO_PCI_COMMON_Q_DESCLO:
-    case VIRTIO_PCI_COMMON_Q_DESCHI:
-        set_half(&vq->desc, high, value);
-        break;
-    case VIRTIO_PCI_COMMON_Q_AVAILLO:
-    case VIRTIO_PCI_COMMON_Q_AVAILHI:
-        set_half(&vq->avail, high, value);
-        break;
-    case VIRTIO_PCI_COMMON_Q_USEDLO:
-    case VIRTIO_PCI_COMMON_Q_USEDHI:
-        set_half(&vq->used, high, value);
-        break;
-    }
+    if (offset == VIRTIO_PCI_COMMON_Q_SIZE && is_pow2(value) && value <= VIRTQ_SIZE_MAX)
+        vq->size = (uint16_t)value;
+    else if (offset == VIRTIO_PCI_COMMON_Q_ENABLE && value == 1)
+        virtio_enable_queue(vp->dev, vp->queue_select);
+    else if (offset >= VIRTIO_PCI_COMMON_Q_DESCLO)
+        put_le32((uint8_t *)vq->addr + (offset - VIRTIO_PCI_COMMON_Q_DESCLO), value);
 }
 
 static unsigned common_width(uint64_t offset)
@@ -226,7 +199,7 @@ static unsigned common_width(uint64_t offset)
 /* 4.1.3.1: the driver uses each register's own width; what does not, does nothing. */
 static void common_write(struct virtio_pci *vp, uint64_t offset, unsigned size, uint32_t value)
 {
-    if (size != common_width(offset))
+    if (size != common_width(offset) || offset % size)
         return;
     switch (offset) {
     case VIRTIO_PCI_COMMON_DFSELECT:

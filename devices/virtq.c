@@ -32,12 +32,13 @@ void virtq_reset(struct virtq *vq)
 
 int virtq_enable(struct virtq *vq, const struct mem *mem, uint64_t features)
 {
-    vq->desc_table = mem_at(mem, vq->desc, sizeof(struct vring_desc) * vq->size);
-    vq->avail_ring = mem_at(mem, vq->avail, AVAIL_SIZE(vq->size));
-    vq->used_ring = mem_at(mem, vq->used, USED_SIZE(vq->size));
+    const uint64_t *addr = vq->addr;
+    vq->desc_table = mem_at(mem, addr[VIRTQ_DESC], sizeof(struct vring_desc) * vq->size);
+    vq->avail_ring = mem_at(mem, addr[VIRTQ_AVAIL], AVAIL_SIZE(vq->size));
+    vq->used_ring = mem_at(mem, addr[VIRTQ_USED], USED_SIZE(vq->size));
     if (!vq->desc_table || !vq->avail_ring || !vq->used_ring ||
-        vq->desc % VRING_DESC_ALIGN_SIZE || vq->avail % VRING_AVAIL_ALIGN_SIZE ||
-        vq->used % VRING_USED_ALIGN_SIZE)
+        addr[VIRTQ_DESC] % VRING_DESC_ALIGN_SIZE ||
+        addr[VIRTQ_AVAIL] % VRING_AVAIL_ALIGN_SIZE || addr[VIRTQ_USED] % VRING_USED_ALIGN_SIZE)
         return -EINVAL;
     vq->mem = mem;
     vq->indirect = features >> VIRTIO_RING_F_INDIRECT_DESC & 1;

@@ -21,9 +21,12 @@ struct vring_avail;
 struct vring_desc;
 struct vring_used;
 
+/* In the order of the registers that say where they are. */
+enum virtq_part { VIRTQ_DESC, VIRTQ_AVAIL, VIRTQ_USED, VIRTQ_PARTS };
+
 struct virtq {
     uint16_t size;              /* the driver's choice, up to VIRTQ_SIZE_MAX */
-    uint64_t desc, avail, used; /* guest addresses */
+    uint64_t addr[VIRTQ_PARTS]; /* in guest memory */
     bool enabled;               /* the rest holds */
 
     const struct mem *mem;

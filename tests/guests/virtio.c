@@ -118,6 +118,14 @@ static void set_status(const struct device *dev, unsigned value)
     MMIO(uint8_t, dev->common + VIRTIO_PCI_COMMON_STATUS) = (uint8_t)value;
 }
 
+static bool wait_reset(const struct device *dev)
+{
+    set_status(dev, 0);
+    for (unsigned i = 0; i < 1000 && status(dev); i++)
+        delay_ms(1);
+    return !status(dev);
+}
+
 static void set_address(uint64_t reg, const void *at)
 {
     mmio_write32(reg, (uint32_t)(uintptr_t)at);
@@ -143,9 +151,7 @@ static bool start(struct device *dev, uint32_t features, bool msix)
     unsigned cap = pci_capability(dev->bdf, CAP_MSIX);
 
     memset(&dev->next_avail, 0, sizeof(*dev) - offsetof(struct device, next_avail));
-    set_status(dev, 0);
-    for (unsigned i = 0; i < 1000 && status(dev); i++)
-        delay_ms(1);
+    wait_reset(dev);
     set_status(dev, driver);
     mmio_write32(dev->common + VIRTIO_PCI_COMMON_GFSELECT, 0);
     mmio_write32(dev->common + VIRTIO_PCI_COMMON_GF, features | 1u << VIRTIO_RING_F_INDIRECT_DESC);
@@ -364,6 +370,24 @@ static void hostile(bool msix)
     stop(&blk, msix);
 }
 
+/* With reads under way: once the device says that it is reset, none of them writes any more. */
+static void reset_under_way(bool msix)
+{
+    bool same = true;
+
+    start(&blk, 0, msix);
+    for (unsigned i = 0; i < PARALLEL; i++)
+        prepare(i, VIRTIO_BLK_T_IN, FIRST, data, sizeof(data));
+    MMIO(uint16_t, blk.notify) = 0;
+    bool done = wait_reset(&blk);
+    memset(data, 0x77, sizeof(data));
+    delay_ms(20);
+    for (unsigned i = 0; i < sizeof(data); i += SECTOR)
+        same &= data[i] == 0x77 && data[i + SECTOR - 1] == 0x77;
+    check(done && same, "reset with requests under way");
+    stop(&blk, msix);
+}
+
 /* The machine is reset with reads under way. */
 static void reboot(void)
 {
@@ -405,6 +429,7 @@ int main(void)
         random_bytes(msix);
         disk(msix, sectors, ro);
         hostile(msix);
+        reset_under_way(msix);
     }
     disk(true, sectors, ro);
     check(!causeless || early, "%u interrupts without a cause%s", causeless,

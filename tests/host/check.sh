@@ -19,7 +19,7 @@ mkdir -p "$BUILD/results"
 
 # Two halves that take about the same time.
 first=(layout vga boot display tools errors bind)
-second=(nvme net ends emulated edu serial)
+second=(nvme disk net ends emulated edu serial)
 if [ $# -gt 0 ]; then first=("$@") second=(); fi
 
 # lane NAME SCENARIO...: one software host. Where the host itself dies or hangs (QEMU's SVM is
