@@ -72,7 +72,7 @@ void virtio_break(struct virtio *dev, const char *why)
     dev->status |= VIRTIO_CONFIG_S_NEEDS_RESET;
     if (log_limit(&dev->complaints))
         log_warn(dev->name,
-                 "the guest's driver broke a rule: %s; the device stops until the "
+                 "cannot serve the guest's driver: %s; the device waits until the "
                  "driver resets it",
                  why);
     if (dev->status & VIRTIO_CONFIG_S_DRIVER_OK) /* 2.1.2 */

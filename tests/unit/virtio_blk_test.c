@@ -574,6 +574,67 @@ Test(virtio_blk, too_much_in_one_request)
     unplug();
 }
 
+static uint32_t seed;
+
+static uint32_t any(uint32_t below)
+{
+    seed = seed * 1103515245 + 12345;
+    return (seed >> 8) % below;
+}
+
+/* Five good requests with something wrong in some of their descriptors: whatever becomes of a
+ * round, the next one begins anew. */
+static void random_rings(void)
+{
+    static const uint32_t len[] = {0, 1, 15, 17, 32, 512, 4096, 65536, 0x80000000};
+    unsigned ends = 0, answers = 0;
+    struct vring_used_elem used;
+    seed = 1;
+    for (unsigned round = 0; round < 1000; round++) {
+        vrig_start(&rig, ALL | 1ULL << VIRTIO_RING_F_INDIRECT_DESC |
+                             (uint64_t)any(2) << VIRTIO_RING_F_EVENT_IDX);
+        for (unsigned i = 0; i < 15; i += 3) {
+            struct virtio_blk_outhdr header = {any(15), any(10), any(SECTORS + 10)};
+            memcpy(vrig_at(&rig, HEADER + 16 * i, 16), &header, 16);
+            vrig_set_desc(&rig, 0, i, HEADER + 16 * i, 16, NEXT);
+            vrig_set_desc(&rig, 0, i + 1, DATA + any(0x8000), 512, NEXT | WRITE * any(2));
+            vrig_set_desc(&rig, 0, i + 2, STATUS + i, 1, WRITE);
+        }
+        for (unsigned n = any(4); n > 0; n--) {
+            struct vring_desc *d = vrig_desc(&rig, 0, any(16));
+            switch (any(4)) {
+            case 0:
+                d->addr = any(2) ? VRIG_RAM - any(600) : seed * 0x100000001ULL;
+                break;
+            case 1:
+                d->len = len[any(ARRAY_SIZE(len))];
+                break;
+            case 2:
+                d->flags = (uint16_t)any(8);
+                break;
+            case 3:
+                d->next = (uint16_t)any(17);
+                break;
+            }
+        }
+        for (unsigned i = 0; i < 5; i++) {
+            vrig_offer(&rig, 0, (uint16_t)(any(30) ? 3 * i : any(0x10000)));
+            vrig_kick(&rig, 0);
+        }
+        while (vrig_used(&rig, 0, &used))
+            answers++;
+        ends += vrig_status(&rig) / NEEDS_RESET & 1;
+    }
+    cr_expect(ends > 200 && ends < 800 && answers > 1000, "%u ends, %u answers", ends, answers);
+    vrig_start(&rig, ALL);
+    cr_expect_eq(command(VIRTIO_BLK_T_FLUSH), VIRTIO_BLK_S_OK);
+}
+
+Test(virtio_blk, random_rings)
+{
+    on_both(false, ALL, random_rings);
+}
+
 static void no_header(void)
 {
     vrig_set_desc(&rig, 0, 0, HEADER, 15, NEXT);
