@@ -26,7 +26,7 @@ struct blk_file_config {
 
 struct blk_file_info {
     uint64_t sectors;
-    uint32_t block;      /* what the guest may address, at least */
+    uint32_t block;      /* of a block device; what is smaller is slower */
     uint32_t physical;   /* what is written at a time without reading first */
     char id[BLK_ID_MAX]; /* the file's name, its end where that is longer */
 };

@@ -124,13 +124,11 @@ static void reap(struct virtio_blk *blk)
 
 /* ---- the start ---- */
 
-/* Whether [sector, sector + bytes) is whole blocks of the disk, and not nothing. */
+/* Whether [sector, sector + bytes) is whole sectors of the disk, and not nothing. */
 static bool on_disk(const struct virtio_blk *blk, uint64_t sector, uint64_t bytes)
 {
-    const struct blk_file_info *info = blk_file_info(blk->file);
-    uint64_t sectors = bytes / BLK_SECTOR;
-    return bytes && !(bytes % info->block) && !(sector % (info->block / BLK_SECTOR)) &&
-           range_within(sector, sectors, info->sectors);
+    return bytes && !(bytes % BLK_SECTOR) &&
+           range_within(sector, bytes / BLK_SECTOR, blk->config.capacity);
 }
 
 static void transfer(struct virtio_blk *blk, struct request *req, bool write, uint64_t sector)
