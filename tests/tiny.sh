@@ -100,6 +100,7 @@ ram ram-5G 5120
 guest hostile 1 hostile ""
 guest hostile-seed 1 hostile "seed=$((RANDOM + 1))" # another one each time; the log has it
 guest hostile-smp 1 hostile "" --cpus 2
+guest hostile-disk 1 hostile "" --disk "$G/virtio.elf,ro"
 
 disk disk written "" ""
 disk disk-reboot written "" "reboot" --cpus 2
