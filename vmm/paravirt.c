@@ -1,6 +1,8 @@
 /*
  * paravirt.c: see paravirt.h.
  *
+ * A guest names disks in the order of their slots, so the first has the lowest.
+ *
  * The random bytes come only with a disk: a guest that is given nothing but real devices finds
  * nothing but those (a processor has RDRAND), and starts no later for it.
  */
@@ -20,11 +22,6 @@
 #define CLASS_STORAGE 0x01800000 /* of no other kind; and the revision, which is the bus's */
 #define CLASS_OTHER   0x00ff0000
 
-static uint8_t slot_of(unsigned n)
-{
-    return (uint8_t)(PCI_SLOTS - 1 - n);
-}
-
 static int plug(struct paravirt *p, const struct paravirt_config *config, struct virtio *dev,
                 uint32_t class_rev)
 {
@@ -33,7 +30,7 @@ static int plug(struct paravirt *p, const struct paravirt_config *config, struct
         .bus = config->bus,
         .loop = config->loop,
         .intx = &p->intx,
-        .devfn = PCI_DEVFN(slot_of(p->nr), 0),
+        .devfn = PCI_DEVFN(p->first + p->nr, 0),
         .class_rev = class_rev,
     };
     int err = virtio_pci_create(&p->slot[p->nr], dev, &wiring);
@@ -77,6 +74,7 @@ int paravirt_open(struct paravirt *p, const struct paravirt_config *config)
     if (!config->disks)
         return 0;
     virtio_intx_init(&p->intx, config->hv);
+    p->first = PCI_SLOTS - (config->disks + 1);
     for (unsigned i = 0; i < config->disks && !err; i++)
         err = open_disk(p, config, i);
     if (err)
@@ -108,6 +106,6 @@ uint32_t paravirt_slots(const struct paravirt *p)
 {
     uint32_t slots = 0;
     for (unsigned i = 0; i < p->nr; i++)
-        slots |= 1U << slot_of(i);
+        slots |= 1U << (p->first + i);
     return slots;
 }

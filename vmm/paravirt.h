@@ -1,6 +1,6 @@
 /*
- * paravirt.h: the machine's virtio devices: the disks of --disk and, beside them, a source of
- * random bytes. They take the guest's slots from the last one down.
+ * paravirt.h: the machine's virtio devices: the disks of --disk and, behind them, a source of
+ * random bytes, in the guest's last slots.
  */
 #pragma once
 
@@ -31,8 +31,8 @@ struct paravirt {
     struct virtio_intx intx;
     struct virtio_blk *disk[OPTIONS_DISK_MAX];
     struct virtio_rng *rng;
-    struct virtio_pci *slot[OPTIONS_DISK_MAX + 1]; /* from the last slot down */
-    unsigned nr;
+    struct virtio_pci *slot[OPTIONS_DISK_MAX + 1]; /* on the bus, from slot FIRST on */
+    unsigned first, nr;
 };
 
 /* All of them, on the bus; nothing where no disk is asked for. Logs its own errors;

@@ -73,7 +73,7 @@ static void on_intx(struct trap *trap)
 
 static bool find(struct device *dev, uint32_t id, unsigned nth)
 {
-    for (unsigned slot = 31; slot > 0; slot--) {
+    for (unsigned slot = 1; slot < 32; slot++) {
         dev->bdf = PCI_BDF(0, slot, 0);
         if (pci_read32(dev->bdf, 0) == id && nth-- == 0)
             return true;

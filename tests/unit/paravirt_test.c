@@ -79,15 +79,16 @@ Test(paravirt, nothing_without_a_disk)
     paravirt_close(&p);
 }
 
-Test(paravirt, disks_from_the_last_slot_down_then_the_random_source)
+Test(paravirt, disks_in_their_order_then_the_random_source)
 {
     add("a", false);
     add("b", true);
     cr_assert_eq(paravirt_open(&p, &config), 0);
-    cr_expect_eq(id_at(31), (0x1040 + VIRTIO_ID_BLOCK) << 16 | 0x1af4);
-    cr_expect_eq(id_at(30), (0x1040 + VIRTIO_ID_BLOCK) << 16 | 0x1af4);
-    cr_expect_eq(id_at(29), (0x1040 + VIRTIO_ID_RNG) << 16 | 0x1af4);
     cr_expect_eq(id_at(28), 0xffffffff);
+    cr_expect_eq(id_at(29), (0x1040 + VIRTIO_ID_BLOCK) << 16 | 0x1af4);
+    cr_expect_eq(id_at(30), (0x1040 + VIRTIO_ID_BLOCK) << 16 | 0x1af4);
+    cr_expect_eq(id_at(31), (0x1040 + VIRTIO_ID_RNG) << 16 | 0x1af4);
+    cr_expect(bus.dev[PCI_DEVFN(29, 0)]->name == disk[0].path, "a guest's first");
     cr_expect_eq(paravirt_slots(&p), 0xe0000000);
     paravirt_reset(&p);
     paravirt_close(&p);
@@ -131,11 +132,11 @@ Test(paravirt, a_slot_that_is_taken)
     struct pci_dev squatter;
     static const struct pci_dev_ops ops = {0};
     pci_dev_init(&squatter, &ops, "squatter");
-    cr_assert_eq(pci_bus_add(&bus, &squatter, PCI_DEVFN(30, 0)), 0);
+    cr_assert_eq(pci_bus_add(&bus, &squatter, PCI_DEVFN(31, 0)), 0);
     add("a", false);
     log_set_level(LOG_ERROR);
     cr_expect_eq(paravirt_open(&p, &config), -EEXIST);
-    cr_expect_eq(paravirt_slots(&p), 0x80000000);
+    cr_expect_eq(paravirt_slots(&p), 0x40000000);
     paravirt_close(&p);
     pci_bus_remove(&bus, &squatter);
 }
