@@ -188,7 +188,7 @@ static void vector_set(struct msi_vector *v, struct hv_msi msg, bool masked)
 
 static void bind_run(struct msi *msi, unsigned start, unsigned count, const int *fds)
 {
-    int err = msi->ops->bind(msi->opaque, start, count, fds);
+    int err = msi->ops ? msi->ops->bind(msi->opaque, start, count, fds) : 0;
     if (err) {
         complain(msi, "set the trigger of", start, err);
         return;
@@ -248,7 +248,8 @@ static void disable(struct msi *msi)
         return;
     for (unsigned i = 0; i < msi->nr; i++)
         vector_detach(msi, &msi->vector[i]);
-    msi->ops->disable(msi->opaque);
+    if (msi->ops)
+        msi->ops->disable(msi->opaque);
     for (unsigned i = 0; i < msi->nr; i++)
         vector_close(msi, &msi->vector[i]);
     msi->enabled = false;
@@ -263,7 +264,7 @@ static void set_enabled(struct msi *msi, bool enabled)
         return;
     }
     msi->complained = false;
-    int err = msi->ops->enable(msi->opaque);
+    int err = msi->ops ? msi->ops->enable(msi->opaque) : 0;
     if (!err)
         msi->enabled = true;
     else if (may_complain(msi))

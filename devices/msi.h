@@ -55,7 +55,8 @@ struct msi {
     struct log_limit complaints;
 };
 
-/* NR vectors (1 to 32 for MSI, to MSIX_VECTORS_MAX for MSI-X). */
+/* NR vectors (1 to 32 for MSI, to MSIX_VECTORS_MAX for MSI-X). OPS may be NULL: a device whose
+ * only trigger is msi_signal(). */
 int msi_init(struct msi *msi, struct hv *hv, const char *name, unsigned nr, bool msix,
              const struct msi_ops *ops, void *opaque);
 /* Everything detached, closed and freed; ops->disable is called when it was enabled. A zeroed

@@ -131,6 +131,8 @@ row debug-exit-large 2 '0x10000' "$M" --debug-exit 0x10000 "$idle"
 row entry-word 2 '--entry.*virtual' "$M" --entry virtual "$idle"
 row entry-address 2 '--entry' "$M" --entry long@nowhere "$idle"
 row entry-address-large 2 '--entry' "$M" --entry long@0x100000000 "$idle"
+row disk-suboption 2 'rw: .*ro or direct|rw.*ro or direct' "$M" --disk "$T/disk,rw" "$idle"
+row disk-empty-name 2 '--disk' "$M" --disk ",ro" "$idle"
 row log-level 2 '--log-level' "$M" --log-level loud "$idle"
 row vfio-empty 2 '--vfio' "$M" --vfio "" "$idle"
 row vfio-suboption 2 'colour=red' "$M" --vfio 42:00.0,colour=red "$idle"
@@ -233,6 +235,11 @@ kvm_row vfio-function 4 '42:00[.]9' "$M" --vfio 0000:42:00.9 "$idle"
 kvm_row vfio-missing 4 '00ff:1f:1f[.]7' "$M" --vfio 00ff:1f:1f.7 "$idle"
 kvm_row vfio-path 4 '/sys/nowhere' "$M" --vfio /sys/nowhere "$idle"
 
+kvm_row disk-missing 4 'nowhere: .*No such file' "$M" --disk "$T/nowhere" "$idle"
+kvm_row disk-directory 4 'directory: .*raw image' "$M" --disk "$T/directory" "$idle"
+kvm_row disk-empty 4 'empty: .*truncate' "$M" --disk "$T/empty" "$idle"
+kvm_row disk-twice 4 'disk: .*process [0-9]+ .minivmm.*,ro' "$M" -d "$T/disk,ro" -d "$T/disk" "$idle"
+
 # --- limits, permissions ---
 
 row limit-files 4 'Too many open files' bash -c 'ulimit -n 4; exec "$@"' - "$M" "$idle"
@@ -282,7 +289,7 @@ says() {
 says version '^minivmm [0-9]+[.][0-9]+' --version
 says version-letter '^minivmm [0-9]+[.][0-9]+' -V
 says help-letter '^Usage: minivmm' -h
-for option in vfio memory cpus initrd cmdline entry cpuid debug-exit no-reboot help version; do
+for option in vfio disk memory cpus initrd cmdline entry cpuid debug-exit no-reboot help version; do
     says "help-$option" "--$option" --help
 done
 

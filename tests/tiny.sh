@@ -41,6 +41,39 @@ ram() {
     fi
 }
 
+# lines WORD FIRST END: sectors of guests/virtio.c's text.
+lines() {
+    awk -v w="$1" -v s="$2" -v end="$3" 'BEGIN { for (; s < end; s++) for (i = 0; i < 32; i++) printf "%s %08d\n", w, s }'
+}
+
+# What has become of the disk $image of the guest that left LOG, which wrote or could not.
+written() {
+    cmp "$image" <(
+        lines before 0 1000
+        lines guest. 1000 1128
+        lines before 1128 1504
+        head -c 4096 /dev/zero
+        lines before 1512 2048
+    ) 2>&1
+}
+unwritten() {
+    cmp "$image" <(lines before 0 2048) 2>&1
+}
+
+# disk NAME EXPECTED SUBOPTIONS WORDS ARGUMENT...: guests/virtio.c with a disk.
+disk() {
+    local name=$1 also=$2 image=$LOGS/$1.raw sub=$3 words=$4
+    shift 4
+    wanted "$name" || return 0
+    lines before 0 2048 >"$image"
+    if [[ $sub == *direct* ]] && ! dd if="$image" iflag=direct of=/dev/null count=8 status=none; then
+        verdict "SKIP tiny/$name: no O_DIRECT in $LOGS"
+    else
+        guest "$name" 1 virtio "$words" --disk "$image$sub" "$@"
+    fi
+    rm "$image"
+}
+
 tiny hello-real 1 "$G/hello-real.bin"
 tiny hello-real-moved 5 --entry real@0x20000 "$G/hello-real.bin" # it notices
 tiny hello-protected 1 --entry protected@0x100000 "$G/hello-protected.bin"
@@ -83,6 +116,13 @@ ram ram-5G 5120
 guest hostile 1 hostile ""
 guest hostile-seed 1 hostile "seed=$((RANDOM + 1))" # another one each time; the log has it
 guest hostile-smp 1 hostile "" --cpus 2
+guest hostile-disk 1 hostile "" --disk "$G/virtio.elf,ro"
+
+disk disk written "" ""
+disk disk-reboot written "" "reboot" --cpus 2
+disk disk-direct written ,direct ""
+disk disk-ro unwritten ,ro "ro"
+disk disk-second written "" "disks=2" --disk "$G/virtio.elf,ro"
 
 guest exit-value 43 ends "exit=21"
 guest poweroff 0 ends poweroff

@@ -36,6 +36,7 @@
 #include "vmm/machine.h"
 #include "vmm/mem.h"
 #include "vmm/options.h"
+#include "vmm/paravirt.h"
 #include "vmm/passthrough.h"
 #include "vmm/util.h"
 #include "vmm/vcpu.h"
@@ -65,6 +66,7 @@ struct machine {
     struct acpi_pm *acpi_pm;
     struct debugport *debugport;
     struct pci_bus pci;
+    struct paravirt paravirt;
     struct passthrough pass;
     struct vcpus *vcpus;
 };
@@ -362,6 +364,27 @@ static void pci_down(struct machine *m)
     pci_bus_fini(&m->pci);
 }
 
+/* ---- virtio devices ---- */
+
+static int virtio_up(struct machine *m)
+{
+    const struct paravirt_config config = {
+        .disk = m->opt->disk,
+        .disks = m->opt->disks,
+        .cpus = m->opt->cpus,
+        .hv = kvm_hv(m->kvm),
+        .bus = &m->pci,
+        .loop = m->loop,
+        .mem = &m->mem,
+    };
+    return paravirt_open(&m->paravirt, &config);
+}
+
+static void virtio_down(struct machine *m)
+{
+    paravirt_close(&m->paravirt);
+}
+
 /* ---- passed-through devices ---- */
 
 static int vfio_up(struct machine *m)
@@ -373,6 +396,7 @@ static int vfio_up(struct machine *m)
         .bus = &m->pci,
         .loop = m->loop,
         .mem = &m->mem,
+        .slots = paravirt_slots(&m->paravirt),
         .gone = device_gone,
         .opaque = m,
     };
@@ -513,6 +537,7 @@ static int reset(struct machine *m)
     int err = passthrough_reset(&m->pass);
     if (err)
         return err;
+    paravirt_reset(&m->paravirt);
     pci_bus_reset(&m->pci);
     uart_reset(m->uart);
     cmos_reset(m->cmos);
@@ -560,6 +585,7 @@ static const struct step {
     {signals_up, signals_down}, /* before any thread, so that all inherit the mask */
     {devices_up, devices_down}, /* console, UART, RTC, reset, power */
     {pci_up, pci_down},         /* the bus that the passed-through devices sit on */
+    {virtio_up, virtio_down},   /* disks, opened before the devices are taken */
     {vfio_up, vfio_down},       /* groups, DMA, devices */
     {window_up, NULL},          /* room for their 64-bit BARs */
     {vcpus_up, vcpus_down},     /* last up, first down: no vCPU runs while a device goes */

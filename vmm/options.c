@@ -210,6 +210,30 @@ static int set_vfio(struct options *o, const char *value)
     return 0;
 }
 
+static int set_disk(struct options *o, const char *value)
+{
+    if (o->disks == OPTIONS_DISK_MAX)
+        return bad("--disk", value, "too many disks; give at most 15");
+    struct option_disk *d = &o->disk[o->disks];
+    size_t len = strcspn(value, ",");
+    *d = (struct option_disk){0};
+    if (len == 0 || len >= sizeof(d->path))
+        return bad("--disk", value, "no file, or too long a name; give that of a raw image");
+    memcpy(d->path, value, len);
+    for (const char *p = value + len; *p == ',';) {
+        size_t n = strcspn(++p, ",");
+        if (n == 2 && !strncmp(p, "ro", n))
+            d->ro = true;
+        else if (n == 6 && !strncmp(p, "direct", n))
+            d->direct = true;
+        else
+            return bad("--disk", p, "not a suboption; give ro or direct");
+        p += n;
+    }
+    o->disks++;
+    return 0;
+}
+
 static int set_entry(struct options *o, const char *value)
 {
     static const struct {
@@ -294,6 +318,9 @@ static const struct option table[] = {
      "rom=off (its expansion ROM), vga (the legacy VGA ranges), reset=off (keep\n"
      "its state), iommufd or iommufd=off (which of the kernel's interfaces),\n"
      "clique=N (NVIDIA's GPUDirect peers, 0 to 15). Repeatable"},
+    {'d', "disk", "FILE[,ro][,direct]", set_disk,
+     "virtio disk: a raw image or a block device; ro (read only), direct (around\n"
+     "the host's page cache). Repeatable"},
     {'m', "memory", "SIZE", set_memory, "guest RAM, with K, M, G or T (512M)"},
     {'c', "cpus", "N", set_cpus, "vCPUs (1)"},
     {'i', "initrd", "FILE", set_initrd, "initial RAM disk"},

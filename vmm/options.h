@@ -11,6 +11,7 @@
 #include "vmm/log.h"
 
 #define OPTIONS_VFIO_MAX 64
+#define OPTIONS_DISK_MAX 15
 
 /* How the kernel's devices are opened; one way for all of them. */
 enum option_iommufd { IOMMUFD_AUTO, IOMMUFD_ON, IOMMUFD_OFF };
@@ -28,6 +29,12 @@ struct option_vfio {
     enum option_iommufd iommufd;
 };
 
+struct option_disk {
+    char path[1024];
+    bool ro;
+    bool direct; /* around the host's page cache */
+};
+
 struct options {
     const char *kernel;
     const char *initrd; /* NULL: none */
@@ -36,6 +43,8 @@ struct options {
     unsigned cpus;
     struct option_vfio vfio[OPTIONS_VFIO_MAX];
     unsigned vfios;
+    struct option_disk disk[OPTIONS_DISK_MAX];
+    unsigned disks;
     enum boot_force force;
     uint64_t flat_addr;
     enum cpuid_signature signature;

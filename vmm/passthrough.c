@@ -61,6 +61,8 @@ static int place_forced(struct passthrough *p, uint32_t *used)
             if (p->config.option[j].devfn == devfn)
                 return no_place(&p->device[i], "an earlier device has the same slot=");
         }
+        if (p->config.slots & 1U << (devfn >> 3))
+            return no_place(&p->device[i], "a virtio device has that slot");
         p->device[i].devfn = (uint8_t)devfn;
         *used |= 1U << (devfn >> 3);
     }
@@ -95,14 +97,14 @@ static void fill_function_0(struct passthrough *p, unsigned slot)
 
 int passthrough_place(struct passthrough *p)
 {
-    uint32_t used = 1; /* slot 0 is the host bridge's */
+    uint32_t used = 1 | p->config.slots; /* slot 0 is the host bridge's */
     int err = place_forced(p, &used);
     for (unsigned i = 0; i < p->config.nr && !err; i++) {
         if (p->config.option[i].devfn >= 0 || p->device[i].is_platform)
             continue;
         unsigned slot = choose_slot(p, i, used);
         if (!slot)
-            return no_place(&p->device[i], "all 31 slots are taken");
+            return no_place(&p->device[i], "all slots are taken");
         p->device[i].devfn = PCI_DEVFN(slot, host_function(&p->device[i]));
         used |= 1U << slot;
     }

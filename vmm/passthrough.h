@@ -29,6 +29,7 @@ struct passthrough_config {
     struct pci_bus *bus;
     struct loop *loop;
     const struct mem *mem;
+    uint32_t slots; /* a bit for each slot that other devices have */
     /* A device failed or the host asks for it back; see vfio_pci.h. */
     void (*gone)(void *opaque, const char *name, bool failed);
     void *opaque;

@@ -4,7 +4,7 @@
 
 G       := build/guests
 GSRC    := tests/guests
-GUESTS  := serial timer smp cpuid acpi pci ram ends hostile edu platform gpu wild huge vga
+GUESTS  := serial timer smp cpuid acpi pci ram ends hostile edu platform gpu wild huge vga virtio
 HELLOS  := real.bin protected.bin long.bin vmlinux.elf multiboot1.elf multiboot2.elf addresses.bin
 GCFLAGS := -std=gnu17 -O2 -g -m64 -ffreestanding -fno-pic -mno-red-zone -mgeneral-regs-only \
            -fno-stack-protector -fno-asynchronous-unwind-tables -fcf-protection=none

@@ -218,3 +218,37 @@ Test(options, too_many_devices)
         cr_expect_eq(parse(argv), i < OPTIONS_VFIO_MAX ? OPTIONS_RUN : OPTIONS_BAD);
     }
 }
+
+Test(options, disks)
+{
+    cr_assert_eq(PARSE("-d", "a.raw", "--disk=/b/c,ro", "-dd,direct,ro", "k"), OPTIONS_RUN);
+    cr_assert_eq(parsed.disks, 3);
+    cr_expect_str_eq(parsed.disk[0].path, "a.raw");
+    cr_expect_not(parsed.disk[0].ro || parsed.disk[0].direct);
+    cr_expect_str_eq(parsed.disk[1].path, "/b/c");
+    cr_expect(parsed.disk[1].ro && !parsed.disk[1].direct);
+    cr_expect_str_eq(parsed.disk[2].path, "d");
+    cr_expect(parsed.disk[2].ro && parsed.disk[2].direct);
+}
+
+Test(options, bad_disks)
+{
+    static char longest[1100];
+    static const char *const bad[] = {"",      ",ro",   "a,",  "a,rw",
+                                      "a,ro,", "a,roo", "a,r", "a,ro=1"};
+    for (size_t i = 0; i < ARRAY_SIZE(bad); i++)
+        cr_expect_eq(PARSE("--disk", (char *)bad[i], "k"), OPTIONS_BAD, "%s", bad[i]);
+    memset(longest, 'x', 1023);
+    cr_expect_eq(PARSE("--disk", longest, "k"), OPTIONS_RUN);
+    longest[1023] = 'x';
+    cr_expect_eq(PARSE("--disk", longest, "k"), OPTIONS_BAD);
+
+    char *argv[2 * OPTIONS_DISK_MAX + 5] = {"minivmm"};
+    for (unsigned i = 0; i <= OPTIONS_DISK_MAX; i++) {
+        argv[2 * i + 1] = "-d";
+        argv[2 * i + 2] = "a";
+        argv[2 * i + 3] = "k";
+        argv[2 * i + 4] = NULL;
+        cr_expect_eq(parse(argv), i < OPTIONS_DISK_MAX ? OPTIONS_RUN : OPTIONS_BAD, "%u", i);
+    }
+}

@@ -102,6 +102,19 @@ Test(passthrough, thirty_one_cards_and_no_more)
     cr_expect_eq(p.device[30].devfn, PCI_DEVFN(31, 0));
 }
 
+/* The virtio devices are there before. */
+Test(passthrough, slots_of_others_are_left_alone)
+{
+    p.config.slots = 0xc0000002;
+    add("0000:42:00.0", -1);
+    cr_assert_eq(passthrough_place(&p), 0);
+    cr_expect_eq(p.device[0].devfn, PCI_DEVFN(2, 0));
+    add("0000:43:00.0", PCI_DEVFN(31, 1));
+    cr_expect_eq(passthrough_place(&p), -ENOSPC);
+    option[1].devfn = PCI_DEVFN(29, 1);
+    cr_expect_eq(passthrough_place(&p), 0);
+}
+
 Test(passthrough, servers_are_cards_of_their_own)
 {
     add("dev.0", -1);

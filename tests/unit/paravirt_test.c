@@ -1,0 +1,142 @@
+/*
+ * paravirt_test.c: the machine's virtio devices: which there are and where, with the devices of
+ * --vfio kept off; and every call to the hypervisor and the loop undone at the end.
+ */
+#include "vmm/paravirt.h"
+
+#include <criterion/criterion.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/pci_regs.h>
+#include <linux/virtio_ids.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "devices/pci.h"
+#include "tests/unit/fake_hv.h"
+#include "vmm/bus.h"
+#include "vmm/log.h"
+#include "vmm/loop.h"
+#include "vmm/mem.h"
+#include "vmm/util.h"
+
+static struct fake_hv fake;
+static struct bus pio, mmio;
+static struct pci_bus bus;
+static struct loop *loop;
+static struct mem mem;
+static struct paravirt p;
+static struct option_disk disk[OPTIONS_DISK_MAX];
+static struct paravirt_config config;
+static char dir[] = "/tmp/minivmm-paravirt-XXXXXX";
+
+static void add(const char *name, bool ro)
+{
+    struct option_disk *d = &disk[config.disks++];
+    snprintf(d->path, sizeof(d->path), "%s/%s", dir, name);
+    d->ro = ro;
+    int fd = open(d->path, O_RDWR | O_CREAT, 0600);
+    cr_assert(fd >= 0 && !ftruncate(fd, 65536));
+    close(fd);
+}
+
+static void setup(void)
+{
+    log_set_level(LOG_ERROR);
+    fake_hv_init(&fake);
+    cr_assert(!bus_init(&pio) && !bus_init(&mmio) && !loop_create(&loop));
+    cr_assert(!pci_bus_init(&bus, &pio, &mmio) && !mem_init(&mem, 2 * MIB) && mkdtemp(dir));
+    config = (struct paravirt_config){
+        .disk = disk, .cpus = 2, .hv = &fake.hv, .bus = &bus, .loop = loop, .mem = &mem};
+}
+
+static void teardown(void)
+{
+    char command[64];
+    pci_bus_fini(&bus);
+    cr_expect_eq(mmio.nr, 0);
+    cr_expect_eq(fake_hv_live(&fake), 0);
+    loop_destroy(loop);
+    mem_fini(&mem);
+    snprintf(command, sizeof(command), "rm -rf %s", dir);
+    cr_expect_eq(system(command), 0);
+}
+
+TestSuite(paravirt, .init = setup, .fini = teardown);
+
+static uint32_t id_at(unsigned slot)
+{
+    return pci_bus_config_read(&bus, PCI_DEVFN(slot, 0), PCI_VENDOR_ID, 4);
+}
+
+Test(paravirt, nothing_without_a_disk)
+{
+    cr_assert_eq(paravirt_open(&p, &config), 0);
+    cr_expect_eq(paravirt_slots(&p), 0);
+    for (unsigned slot = 1; slot < PCI_SLOTS; slot++)
+        cr_expect_eq(id_at(slot), 0xffffffff);
+    paravirt_close(&p);
+}
+
+Test(paravirt, disks_in_their_order_then_the_random_source)
+{
+    add("a", false);
+    add("b", true);
+    cr_assert_eq(paravirt_open(&p, &config), 0);
+    cr_expect_eq(id_at(28), 0xffffffff);
+    cr_expect_eq(id_at(29), (0x1040 + VIRTIO_ID_BLOCK) << 16 | 0x1af4);
+    cr_expect_eq(id_at(30), (0x1040 + VIRTIO_ID_BLOCK) << 16 | 0x1af4);
+    cr_expect_eq(id_at(31), (0x1040 + VIRTIO_ID_RNG) << 16 | 0x1af4);
+    cr_expect(bus.dev[PCI_DEVFN(29, 0)]->name == disk[0].path, "a guest's first");
+    cr_expect_eq(paravirt_slots(&p), 0xe0000000);
+    paravirt_reset(&p);
+    paravirt_close(&p);
+    cr_expect_eq(id_at(31), 0xffffffff);
+}
+
+Test(paravirt, as_many_as_there_can_be)
+{
+    for (unsigned i = 0; i < OPTIONS_DISK_MAX; i++) {
+        char name[8];
+        snprintf(name, sizeof(name), "%u", i);
+        add(name, false);
+    }
+    cr_assert_eq(paravirt_open(&p, &config), 0);
+    cr_expect_eq(paravirt_slots(&p), 0xffff0000);
+    cr_assert_eq(pci_bus_assign(&bus), 0);
+    paravirt_close(&p);
+}
+
+/* The message is one line that names the process; cli.sh tests it, too. */
+Test(paravirt, a_disk_that_another_has)
+{
+    char text[256] = "", want[64];
+    add("a", false);
+    add("a", false);
+    int pipes[2], old = dup(STDERR_FILENO);
+    cr_assert_eq(pipe(pipes), 0);
+    dup2(pipes[1], STDERR_FILENO);
+    int err = paravirt_open(&p, &config);
+    dup2(old, STDERR_FILENO);
+    cr_expect_eq(err, -EAGAIN);
+    cr_assert_gt(read(pipes[0], text, sizeof(text) - 1), 0);
+    snprintf(want, sizeof(want), "process %d ", getpid());
+    cr_expect(strstr(text, want), "%s", text);
+    cr_expect(strstr(text, disk[0].path), "%s", text);
+    paravirt_close(&p);
+}
+
+Test(paravirt, a_slot_that_is_taken)
+{
+    struct pci_dev squatter;
+    static const struct pci_dev_ops ops = {0};
+    pci_dev_init(&squatter, &ops, "squatter");
+    cr_assert_eq(pci_bus_add(&bus, &squatter, PCI_DEVFN(31, 0)), 0);
+    add("a", false);
+    log_set_level(LOG_ERROR);
+    cr_expect_eq(paravirt_open(&p, &config), -EEXIST);
+    cr_expect_eq(paravirt_slots(&p), 0x40000000);
+    paravirt_close(&p);
+    pci_bus_remove(&bus, &squatter);
+}

@@ -1,0 +1,111 @@
+/*
+ * paravirt.c: see paravirt.h.
+ *
+ * A guest names disks in the order of their slots, so the first has the lowest.
+ *
+ * The random bytes come only with a disk: a guest that is given nothing but real devices finds
+ * nothing but those (a processor has RDRAND), and starts no later for it.
+ */
+#include "vmm/paravirt.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "devices/pci.h"
+#include "devices/virtio_blk.h"
+#include "devices/virtio_rng.h"
+#include "vfio/vfio_sysfs.h"
+#include "vmm/log.h"
+
+#define CLASS_STORAGE 0x01800000 /* of no other kind; and the revision, which is the bus's */
+#define CLASS_OTHER   0x00ff0000
+
+static int plug(struct paravirt *p, const struct paravirt_config *config, struct virtio *dev,
+                uint32_t class_rev)
+{
+    const struct virtio_pci_config wiring = {
+        .hv = config->hv,
+        .bus = config->bus,
+        .loop = config->loop,
+        .intx = &p->intx,
+        .devfn = PCI_DEVFN(p->first + p->nr, 0),
+        .class_rev = class_rev,
+    };
+    int err = virtio_pci_create(&p->slot[p->nr], dev, &wiring);
+    p->nr += !err;
+    return err;
+}
+
+static void log_held(const struct option_disk *o)
+{
+    char path[PATH_MAX], who[160];
+    vfio_sysfs_holder(realpath(o->path, path) ? path : o->path, who, sizeof(who));
+    log_error(o->path, "cannot use disk: %s has it; end that, or give another%s", who,
+              o->ro ? "" : " (several can read one, each with ,ro)");
+}
+
+static int open_disk(struct paravirt *p, const struct paravirt_config *config, unsigned n)
+{
+    const struct option_disk *o = &config->disk[n];
+    const struct virtio_blk_setup setup = {
+        .path = o->path,
+        .ro = o->ro,
+        .direct = o->direct,
+        .queues = config->cpus,
+        .loop = config->loop,
+        .mem = config->mem,
+    };
+    int err = virtio_blk_create(&p->disk[n], &setup);
+    if (err == -EAGAIN)
+        log_held(o);
+    if (err)
+        return err;
+    err = plug(p, config, virtio_blk_device(p->disk[n]), CLASS_STORAGE);
+    if (err)
+        log_error(o->path, "cannot put disk on the guest's bus: %s", strerror(-err));
+    return err;
+}
+
+int paravirt_open(struct paravirt *p, const struct paravirt_config *config)
+{
+    int err = 0;
+    if (!config->disks)
+        return 0;
+    virtio_intx_init(&p->intx, config->hv);
+    p->first = PCI_SLOTS - (config->disks + 1);
+    for (unsigned i = 0; i < config->disks && !err; i++)
+        err = open_disk(p, config, i);
+    if (err)
+        return err;
+    err = virtio_rng_create(&p->rng, config->mem);
+    if (!err)
+        err = plug(p, config, virtio_rng_device(p->rng), CLASS_OTHER);
+    if (err)
+        log_error("virtio-rng", "cannot make device: %s", strerror(-err));
+    return err;
+}
+
+void paravirt_close(struct paravirt *p)
+{
+    while (p->nr)
+        virtio_pci_destroy(p->slot[--p->nr]);
+    virtio_rng_destroy(p->rng);
+    for (unsigned i = 0; i < OPTIONS_DISK_MAX; i++)
+        virtio_blk_destroy(p->disk[i]);
+}
+
+void paravirt_reset(struct paravirt *p)
+{
+    for (unsigned i = 0; i < p->nr; i++)
+        virtio_pci_reset(p->slot[i]);
+}
+
+uint32_t paravirt_slots(const struct paravirt *p)
+{
+    uint32_t slots = 0;
+    for (unsigned i = 0; i < p->nr; i++)
+        slots |= 1U << (p->first + i);
+    return slots;
+}
