@@ -133,7 +133,7 @@ kernel() { # NAME TEXT FILE ARGUMENT...
     fi
 }
 kernels=
-kernel gnumach "biosmem: 000000000000100000:000000000002000000, available" \
+kernel gnumach "biosmem: 0000000000e0000000:0000000000f0000000, reserved" \
     'gnumach-*.gz' -m 32M --cmdline console=com0
 kernel memtest86+ "Memtest86+ v" memtest86+x64.bin -m 64M --cmdline console=ttyS0,115200
 kernel memtest86+-32 "Memtest86+ v" memtest86+ia32.bin -m 64M --cmdline console=ttyS0,115200
