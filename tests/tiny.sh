@@ -166,14 +166,14 @@ kernel() { # NAME TEXT FILE ARGUMENT...
     took=$((${EPOCHREALTIME/[.,]/} - begin))
     if grep -qa "$text" "$log"; then
         verdict "PASS tiny/$name ($(printf '%d.%03d' $((took / 1000000)) $((took / 1000 % 1000))) s)"
-    elif grep -qa 'emulation failed' "$log"; then
-        verdict "SKIP tiny/$name: this KVM cannot carry out its instructions: $(grep -ao 'code at.*' "$log")"
+    elif head -n1 "$log" | grep -qa '^minivmm: .*emulation failed'; then # before a word of it
+        verdict "SKIP tiny/$name: this KVM cannot carry out its instructions: $(grep -ao -m1 'code at.*' "$log")"
     else
         verdict "FAIL tiny/$name: \"$text\" is not on its console ($log)"
     fi
 }
 kernels=
-kernel gnumach "biosmem: 000000000000100000:000000000002000000, available" \
+kernel gnumach "biosmem: 0000000000e0000000:0000000000f0000000, reserved" \
     'gnumach-*.gz' -m 32M --cmdline console=com0
 kernel memtest86+ "Memtest86+ v" memtest86+x64.bin -m 64M --cmdline console=ttyS0,115200
 kernel memtest86+-32 "Memtest86+ v" memtest86+ia32.bin -m 64M --cmdline console=ttyS0,115200
