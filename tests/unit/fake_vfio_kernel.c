@@ -9,6 +9,7 @@
 #include <fcntl.h>
 #include <ftw.h>
 #include <limits.h>
+#include <sched.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -221,14 +222,26 @@ void fake_vfio_kernel_fini(void)
     fake_remove("");
 }
 
-const char *fake_log(void)
+static const char *read_log(void)
 {
     static char text[8192];
     ssize_t len = pread(log_fd, text, sizeof(text) - 1, 0);
     text[len < 0 ? 0 : len] = '\0';
+    return text;
+}
+
+const char *fake_log(void)
+{
+    const char *text = read_log();
     cr_assert_eq(ftruncate(log_fd, 0), 0);
     lseek(log_fd, 0, SEEK_SET);
     return text;
+}
+
+void fake_log_await(const char *word)
+{
+    while (!fake_log_lines(read_log(), word))
+        sched_yield();
 }
 
 unsigned fake_log_lines(const char *log, const char *word)

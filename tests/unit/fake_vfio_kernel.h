@@ -124,5 +124,7 @@ void fake_remove(const char *path);
 
 /* What was written to standard error since the last call. */
 const char *fake_log(void);
+/* Waits until another thread has logged a line with WORD, and leaves it there. */
+void fake_log_await(const char *word);
 /* The number of lines in LOG that have WORD. */
 unsigned fake_log_lines(const char *log, const char *word);
