@@ -18,7 +18,7 @@ mkdir -p "$BUILD/results"
 "$HOST_DIR/images.sh" ${MINIVMM:+"$MINIVMM"} || { echo "FAIL host: cannot build the software host's images" | tee "$results"; exit 1; }
 
 # Two halves that take about the same time.
-first=(layout vga boot display tools errors bind huge removal subset)
+first=(layout vga boot display tools errors bind huge removal subset kernels)
 second=(nvme disk net ends emulated edu serial cycles p2p realloc group)
 if [ $# -gt 0 ]; then first=("$@") second=(); fi
 

@@ -122,4 +122,12 @@ cp "$minivmm" "$tmp/run/bin/minivmm"
 for guest in "$BUILD"/guests/*.elf "$BUILD"/guests/*.bin; do
     [ ! -f "$guest" ] || cp "$guest" "$tmp/run/guests/"
 done
+# Kernels that are not Linux; without them the scenario is skipped.
+mkdir "$tmp/run/kernels"
+if kernels=$("$HOST_DIR/fetch.sh" kernels); then
+    for k in "$kernels"/boot/{gnumach-*.gz,memtest86+*.bin}; do
+        name=$(basename "$k" .gz)
+        gzip -dcf "$k" >"$tmp/run/kernels/${name%%-*}"
+    done
+fi
 pack "$tmp/run" "$out/host-run.cpio"

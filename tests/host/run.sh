@@ -135,12 +135,6 @@ machine=(
     -device pcie-pci-bridge,id=pci,bus=rp4
     -chardev "file,id=line,path=$dir/pci-serial" -device pci-serial,chardev=line,bus=pci,addr=1
     -device pci-testdev,bus=pci,addr=2
-    # Huge BARs: one with memory behind it up to its end, and one of which there is only the size.
-    -device pcie-root-port,id=rp5,bus=pcie.0,chassis=6,slot=6
-    -object "memory-backend-file,id=far,size=64G,mem-path=$dir/far,share=on"
-    -device ivshmem-plain,memdev=far,bus=rp5
-    -device pcie-root-port,id=rp6,bus=pcie.0,chassis=7,slot=7
-    -device pci-testdev,membar=256G,bus=rp6
     # One that can report errors (AER): the network card has the capability but no enable bits.
     -device pcie-root-port,id=rp7,bus=pcie.0,chassis=8,slot=8
     -device virtio-rng-pci,id=faulty,aer=on,bus=rp7
@@ -148,6 +142,19 @@ machine=(
     # host takes it.
     -device pcie-root-port,id=rp8,bus=pcie.0,chassis=9,slot=9 -device cirrus-vga,bus=rp8,romfile=
 )
+# Huge BARs: one with memory behind it up to its end, and one of which there is only the size. Not
+# beside igb: they push the BARs of its virtual functions up to 832 GiB, where QEMU 10 has zeros in
+# place of their registers (seen from the host's own CPU, through sysfs).
+if [ "$flavour" = stock ]; then
+    # shellcheck disable=SC2054
+    machine+=(
+        -device pcie-root-port,id=rp5,bus=pcie.0,chassis=6,slot=6
+        -object "memory-backend-file,id=far,size=64G,mem-path=$dir/far,share=on"
+        -device ivshmem-plain,memdev=far,bus=rp5
+        -device pcie-root-port,id=rp6,bus=pcie.0,chassis=7,slot=7
+        -device pci-testdev,membar=256G,bus=rp6
+    )
+fi
 # shellcheck disable=SC2206 # HOST_QEMU is meant to be several words
 machine+=(${HOST_QEMU:-})
 if [ "$shell" ]; then

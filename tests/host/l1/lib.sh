@@ -103,6 +103,44 @@ edu_address() { device 1234 11e8; }
 far_address() { device 1af4 1110; }    # 64 GiB of memory
 hole_address() { device 1b36 0005 2; } # 256 GiB of nothing
 
+card_rom() { # the display card's expansion ROM, as the host reads it
+    local d=/sys/bus/pci/devices/$CARD
+    release $CARD
+    echo 1 >$d/enable
+    echo 1 >$d/rom
+    cat $d/rom
+    echo 0 >$d/rom
+    echo 0 >$d/enable
+}
+
+# peer_up: the host's virtio card in a network namespace of its own, 10.9.9.1, so that what the
+# host itself sends there goes over the wire. It sends /tmp/stream (md5: $sum) on port 7001 and
+# answers on port 7002 with the md5 of what it received.
+in_peer() { nsenter -t $peer -n "$@"; }
+peer_up() {
+    local l
+    modprobe virtio_net
+    unshare -n sleep 100000 &
+    peer=$!
+    echo $peer >>/tmp/pids
+    sleep 1
+    for l in /sys/class/net/*; do
+        [ "$(cat "$l/address")" != 52:54:00:00:00:01 ] || ip link set "${l##*/}" netns $peer name wire
+    done
+    in_peer ip link set wire up
+    in_peer ip addr add 10.9.9.1/24 dev wire
+    dd if=/dev/urandom of=/tmp/stream bs=64k count=16 2>/dev/null
+    sum=$(md5sum </tmp/stream)
+    sum=${sum%% *}
+    in_peer nc -ll -p 7001 -e cat /tmp/stream &
+    echo $! >>/tmp/pids
+    in_peer nc -ll -p 7002 -e md5sum &
+    echo $! >>/tmp/pids
+}
+reach() { # the link takes a while to come up, and the first packets are lost
+    for _ in 1 2 3 4 5 6 7 8 9 10; do ping -c 1 -W 3 10.9.9.1 && return; done
+}
+
 ### guests
 
 panics=
@@ -183,6 +221,14 @@ reap() { # nothing of a scenario outlives it
     local p
     for p in $(cat /tmp/pids 2>/dev/null); do kill -KILL "$p" 2>/dev/null; done
     rm -f /tmp/pids
+}
+
+# draws NAME COUNT: what the guest of test `display` drew in its COUNTth boot is on the card's screen
+draws() {
+    vm_wait "@@ DRAWN" 240 "$2" >/tmp/why || { fail "$1" "$(cat /tmp/why)"; return 1; }
+    local drawn
+    drawn=$(grep -a -o "@@ DRAWN .*" "$vm_out" | tail -n 1 | tr -d '\r')
+    check "$1" ask picture "$(echo "$1" | tr ' ' '-')" screen ${drawn#@@ DRAWN }
 }
 
 # vm_results: the guest's own PASS and FAIL lines become results of the scenario. A kernel

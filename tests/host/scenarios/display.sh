@@ -3,11 +3,6 @@
 # pixel outside. Three times: in a fresh guest, after the guest reset itself, and
 # after minivmm was killed without a chance to clean up. Then the host's own
 # driver must be able to have the card back.
-draws() { # NAME COUNT: the picture of the COUNTth boot is there and right
-    vm_wait "@@ DRAWN" 240 "$2" >/tmp/why || { fail "$1" "$(cat /tmp/why)"; return 1; }
-    drawn=$(grep -a -o "@@ DRAWN .*" "$vm_out" | tail -n 1 | tr -d '\r')
-    check "$1" ask picture "$(echo "$1" | tr ' ' '-')" screen ${drawn#@@ DRAWN }
-}
 modprobe bochs
 bind bochs-drm $CARD || fail "host's driver has the card first" "$(driver_of $CARD)"
 check "hand over" to_vfio $CARD $SOUND

@@ -4,11 +4,6 @@
 # the guest and after minivmm was killed. Which way it went is seen from its open files.
 disk=$(disk_address)
 node() { echo "/dev/vfio/devices/$(ls "/sys/bus/pci/devices/$1/vfio-dev")"; }
-draws() { # NAME COUNT: the picture of the COUNTth boot is there and right
-    vm_wait "@@ DRAWN" 240 "$2" >/tmp/why || { fail "$1" "$(cat /tmp/why)"; return 1; }
-    drawn=$(grep -a -o "@@ DRAWN .*" "$vm_out" | tail -n 1 | tr -d '\r')
-    check "$1" ask picture "$(echo "$1" | tr ' ' '-')" screen ${drawn#@@ DRAWN }
-}
 files() { # of minivmm that are VFIO's, in a line, each once
     for f in "/proc/$(pidof minivmm)/fd"/*; do readlink "$f"; done | grep -E '^/dev/(vfio|iommu)' | sort -u | tr '\n' ' '
 }

@@ -3,11 +3,8 @@
 # 64 GiB beside them stays or moves as it likes. The drivers work there: what the card shows, the
 # disk's file and the huge BAR's ends are looked at. The card's expansion ROM is its own.
 disk=$(disk_address) far=$(far_address)
-release $CARD # its ROM, as the host reads it
-echo 1 >/sys/bus/pci/devices/$CARD/enable
-echo 1 >/sys/bus/pci/devices/$CARD/rom
-sum=$(md5sum </sys/bus/pci/devices/$CARD/rom)
-echo 0 >/sys/bus/pci/devices/$CARD/enable
+card_rom >/tmp/rom
+sum=$(md5sum </tmp/rom)
 check "hand over" to_vfio $CARD $SOUND "$disk" "$far"
 align="25@0000:00:01.0;20@0000:00:02.0"
 vm_start guest --vfio "$CARD,slot=1" --vfio "$disk,slot=2" --vfio "$far,slot=3" --initrd $GUEST --cmdline \

@@ -6,24 +6,7 @@ pf=$(device 8086 10c9) || {
     skip "all of it" "this QEMU has no igb, version 8 and later do"
     exit 0
 }
-modprobe virtio_net
-unshare -n sleep 100000 &
-peer=$!
-echo $peer >>/tmp/pids
-sleep 1
-for l in /sys/class/net/*; do [ "$(cat "$l/address")" = 52:54:00:00:00:01 ] && ip link set "${l##*/}" netns $peer name wire; done
-in_peer() { nsenter -t $peer -n "$@"; }
-in_peer ip link set wire up
-in_peer ip addr add 10.9.9.1/24 dev wire
-dd if=/dev/urandom of=/tmp/stream bs=64k count=16 2>/dev/null
-sum=$(md5sum </tmp/stream)
-in_peer nc -ll -p 7001 -e cat /tmp/stream &
-echo $! >>/tmp/pids
-in_peer nc -ll -p 7002 -e md5sum &
-echo $! >>/tmp/pids
-reach() { # the link takes a while to come up, and the first packets are lost
-    for _ in 1 2 3 4 5 6 7 8 9 10; do ping -c 1 -W 3 10.9.9.1 && return; done
-}
+peer_up
 vfs() { echo "$1" >"/sys/bus/pci/devices/$pf/sriov_numvfs"; }
 word() { od -An -tx2 -j "$1" -N 2 "/sys/bus/pci/devices/$vf/config" | tr -d ' '; }
 
@@ -41,18 +24,18 @@ check "host list: whose they are" grep -qE "^$vf +8086:10ca .* $pf" /out/$scenar
 check "host bind" minivmm host bind "$vf"
 equal "only this one" "vfio-pci igb" "$(driver_of "$vf") $(driver_of "$pf")"
 
-vm_start "guest" --cpus 2 --vfio "$vf" --initrd $GUEST --cmdline "$QUIET t=net driver=igbvf boots=2 sum=${sum%% *}" $KERNEL
+vm_start "guest" --cpus 2 --vfio "$vf" --initrd $GUEST --cmdline "$QUIET t=net driver=igbvf boots=2 sum=$sum" $KERNEL
 check "the guest pings the peer" vm_wait "PASS ping the peer" 240
 check "meanwhile the host's own function works" reach
 vm_end 240
 vm_results
 equal "exit status" 0 "$status"
 
-vm_start killed --vfio "$vf" --initrd $GUEST --cmdline "$QUIET t=net driver=igbvf sum=${sum%% *}" $KERNEL
+vm_start killed --vfio "$vf" --initrd $GUEST --cmdline "$QUIET t=net driver=igbvf sum=$sum" $KERNEL
 vm_wait "PASS ping the peer" 240 || fail "a guest to kill" "$(tail -n 1 "$vm_err")"
 vm_kill
 check "the host's function works after kill -9" reach
-vm_run "after kill -9" 240 0 --vfio "$vf" --initrd $GUEST --cmdline "$QUIET t=net driver=igbvf sum=${sum%% *}" $KERNEL
+vm_run "after kill -9" 240 0 --vfio "$vf" --initrd $GUEST --cmdline "$QUIET t=net driver=igbvf sum=$sum" $KERNEL
 
 check "host unbind" minivmm host unbind "$vf"
 check "no virtual functions" vfs 0

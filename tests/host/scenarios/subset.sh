@@ -3,14 +3,10 @@
 # disk without direct access to its registers (mmap=off). The network card, which has no ROM, gets
 # one from a file, the display card's with a byte changed.
 disk=$(disk_address) nic=$(net_address)
-release $CARD $SOUND # its ROM can be read
-echo 1 >/sys/bus/pci/devices/$CARD/enable
-echo 1 >/sys/bus/pci/devices/$CARD/rom
-cat /sys/bus/pci/devices/$CARD/rom >/tmp/rom
+card_rom >/tmp/rom
 check "the card's ROM" test "$(wc -c </tmp/rom)" -ge 16384
 printf 'X' | dd of=/tmp/rom bs=1 seek=1000 conv=notrunc
 sum=$(md5sum </tmp/rom)
-echo 0 >/sys/bus/pci/devices/$CARD/enable
 check "hand over" to_vfio $CARD $SOUND "$disk" "$nic"
 vm_run "guest" 240 0 --vfio $SOUND --vfio "$nic,slot=5,rom=/tmp/rom" --vfio "$disk,slot=5.1,mmap=off" --initrd $GUEST \
     --cmdline "$QUIET t=devices seed=41 rom=05.0/${sum%% *} want=01.0/8086:2668/snd_hda_intel,05.0/8086:10d3/e1000e,05.1/1b36:0010/nvme" $KERNEL
