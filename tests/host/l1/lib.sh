@@ -129,7 +129,7 @@ peer_up() {
     done
     in_peer ip link set wire up
     in_peer ip addr add 10.9.9.1/24 dev wire
-    dd if=/dev/urandom of=/tmp/stream bs=64k count=16 2>/dev/null
+    dd if=/dev/urandom of=/tmp/stream bs=64k count=4 2>/dev/null
     sum=$(md5sum </tmp/stream)
     sum=${sum%% *}
     in_peer nc -ll -p 7001 -e cat /tmp/stream &
