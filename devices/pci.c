@@ -217,19 +217,14 @@ uint32_t pci_config_read(struct pci_dev *dev, unsigned offset, unsigned size)
     return (uint32_t)get_le(&dev->config[offset], size);
 }
 
-static bool overlaps(unsigned offset, unsigned size, unsigned first, unsigned end)
-{
-    return offset < end && first < offset + size;
-}
-
 void pci_config_write(struct pci_dev *dev, unsigned offset, unsigned size, uint32_t value)
 {
     uint64_t mask = get_le(&dev->wmask[offset], size);
     uint64_t old = get_le(&dev->config[offset], size);
     put_le(&dev->config[offset], size, (old & ~mask) | (value & mask));
-    if (dev->bus && (overlaps(offset, size, PCI_COMMAND, PCI_COMMAND + 2) ||
-                     overlaps(offset, size, PCI_BASE_ADDRESS_0, PCI_BASE_ADDRESS_5 + 4) ||
-                     overlaps(offset, size, PCI_ROM_ADDRESS, PCI_ROM_ADDRESS + 4)))
+    if (dev->bus && (ranges_overlap(offset, size, PCI_COMMAND, 2) ||
+                     ranges_overlap(offset, size, PCI_BASE_ADDRESS_0, 6 * 4) ||
+                     ranges_overlap(offset, size, PCI_ROM_ADDRESS, 4)))
         pci_bus_update(dev->bus);
 }
 
@@ -253,7 +248,7 @@ static unsigned step(unsigned offset, unsigned left)
 static uint32_t fix_header_type(const struct pci_dev *dev, unsigned offset, unsigned size,
                                 uint32_t value)
 {
-    if (!overlaps(offset, size, PCI_HEADER_TYPE, PCI_HEADER_TYPE + 1))
+    if (!ranges_overlap(offset, size, PCI_HEADER_TYPE, 1))
         return value;
 
     struct pci_dev *const *slot = &dev->bus->dev[dev->devfn & ~7U];

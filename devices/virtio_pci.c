@@ -304,11 +304,6 @@ static void bar_unmap(struct pci_dev *pci, unsigned bar)
 
 /* ---- configuration space; with the bus's lock ---- */
 
-static bool touches(unsigned offset, unsigned size, unsigned first, unsigned len)
-{
-    return offset < first + len && first < offset + size;
-}
-
 /* 4.1.4.9: the BAR through configuration space. Whether what the driver set makes sense. */
 static bool window_is_sane(const struct virtio_pci *vp, uint32_t *offset, uint32_t *len)
 {
@@ -324,7 +319,7 @@ static uint32_t config_read(struct pci_dev *pci, unsigned offset, unsigned size)
     struct virtio_pci *vp = container_of(pci, struct virtio_pci, pci);
     unsigned data = vp->window_pos + sizeof(struct virtio_pci_cap);
     uint32_t at, len;
-    if (touches(offset, size, data, 4) && window_is_sane(vp, &at, &len))
+    if (ranges_overlap(offset, size, data, 4) && window_is_sane(vp, &at, &len))
         put_le(pci->config + data, len, bar_read(vp, at, len));
     pthread_mutex_lock(&vp->dev->lock);
     /* PCI 3.0, 6.2.3: asserted or not, disabled or not. */
@@ -355,10 +350,10 @@ static void config_write(struct pci_dev *pci, unsigned offset, unsigned size, ui
     unsigned data = vp->window_pos + sizeof(struct virtio_pci_cap);
     uint32_t at, len;
     pci_config_write(pci, offset, size, value);
-    if (touches(offset, size, PCI_COMMAND, 2) ||
-        touches(offset, size, vp->msix_pos + PCI_MSIX_FLAGS, 2))
+    if (ranges_overlap(offset, size, PCI_COMMAND, 2) ||
+        ranges_overlap(offset, size, vp->msix_pos + PCI_MSIX_FLAGS, 2))
         follow_config(vp);
-    if (touches(offset, size, data, 4) && window_is_sane(vp, &at, &len))
+    if (ranges_overlap(offset, size, data, 4) && window_is_sane(vp, &at, &len))
         bar_write(vp, at, len, get_le(pci->config + data, len));
 }
 

@@ -380,11 +380,6 @@ bool vfio_pci_msix_init(struct vfio_pci *pci, unsigned pos)
     return true;
 }
 
-static bool overlaps(unsigned offset, unsigned size, unsigned pos, unsigned len)
-{
-    return offset < pos + len && pos < offset + size;
-}
-
 /* The control word is the second one of both capabilities. */
 static void pass_control(struct vfio_pci *pci, unsigned pos)
 {
@@ -400,15 +395,15 @@ void vfio_pci_irq_config_written(struct vfio_pci *pci, unsigned offset, unsigned
     const struct vfio_pci_vectors *msi = &pci->msi, *msix = &pci->msix;
 
     pthread_mutex_lock(&pci->lock);
-    if (msi->pos && overlaps(offset, size, msi->pos, msi->len)) {
+    if (msi->pos && ranges_overlap(offset, size, msi->pos, msi->len)) {
         msi_config_changed(&pci->msi.msi, config + msi->pos);
         pass_control(pci, msi->pos);
     }
-    if (msix->pos && overlaps(offset, size, msix->pos + PCI_MSIX_FLAGS, 2)) {
+    if (msix->pos && ranges_overlap(offset, size, msix->pos + PCI_MSIX_FLAGS, 2)) {
         msix_control_write(&pci->msix.msi, get_le16(config + msix->pos + PCI_MSIX_FLAGS));
         pass_control(pci, msix->pos);
     }
-    if (overlaps(offset, size, PCI_COMMAND, 2))
+    if (ranges_overlap(offset, size, PCI_COMMAND, 2))
         intx_follow(pci);
     pthread_mutex_unlock(&pci->lock);
 }
@@ -420,7 +415,7 @@ void vfio_pci_irq_config_read(struct vfio_pci *pci, unsigned offset, unsigned si
 
     if (!msi->pos ||
         !(pci->initial[msi->pos + PCI_MSI_FLAGS + 1] & PCI_MSI_FLAGS_MASKBIT >> 8) ||
-        !overlaps(offset, size, msi->pos + msi->len - 4, 4))
+        !ranges_overlap(offset, size, msi->pos + msi->len - 4, 4))
         return;
     pthread_mutex_lock(&pci->lock);
     put_le32(pending, msi_pending(&pci->msi.msi));

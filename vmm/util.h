@@ -45,6 +45,12 @@ static inline bool range_within(uint64_t base, uint64_t len, uint64_t limit)
     return base <= limit && len <= limit - base;
 }
 
+/* Whether they have a byte in common; for registers, so that no sum wraps. */
+static inline bool ranges_overlap(uint64_t a, uint64_t a_len, uint64_t b, uint64_t b_len)
+{
+    return a < b + b_len && b < a + a_len;
+}
+
 /* Little-endian access to bytes of any alignment (file formats, configuration space): SIZE
  * bytes (1, 2, 4 or 8) at P as a number, and the reverse. */
 static inline uint64_t get_le(const void *p, unsigned size)
