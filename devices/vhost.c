@@ -8,7 +8,9 @@
  */
 #include "devices/vhost.h"
 
+#include <errno.h>
 #include <linux/vhost.h>
+#include <linux/virtio_config.h>
 #include <stdio.h>
 #include <sys/eventfd.h>
 
@@ -38,7 +40,12 @@ int vhost_open(struct vhost *v)
     if (v->err_fd < 0)
         return v->err_fd;
     int err = request(v, VHOST_SET_OWNER, NULL);
-    return err ? err : request(v, VHOST_GET_FEATURES, &v->features);
+    if (!err)
+        err = request(v, VHOST_GET_FEATURES, &v->features);
+    if (err)
+        return err;
+    v->dev->features &= v->features | ~VIRTIO_FEATURES_OF_ALL;
+    return v->features >> VIRTIO_F_VERSION_1 & 1 ? 0 : -EPROTONOSUPPORT;
 }
 
 void vhost_close(struct vhost *v)
@@ -53,13 +60,13 @@ void vhost_close(struct vhost *v)
 static int set_memory(struct vhost *v)
 {
     const struct mem *mem = v->dev->mem;
-    struct {
-        struct vhost_memory head;
-        struct vhost_memory_region region[MEM_REGIONS_MAX];
-    } table = {.head.nregions = mem->nr};
-    _Static_assert(sizeof(table.head) == offsetof(struct vhost_memory, regions), "UAPI");
+    union {
+        struct vhost_memory memory;
+        uint8_t room[sizeof(struct vhost_memory) +
+                     MEM_REGIONS_MAX * sizeof(struct vhost_memory_region)];
+    } table = {.memory.nregions = mem->nr};
     for (unsigned i = 0; i < mem->nr; i++)
-        table.region[i] = (struct vhost_memory_region){
+        table.memory.regions[i] = (struct vhost_memory_region){
             .guest_phys_addr = mem->region[i].gpa,
             .memory_size = mem->region[i].size,
             .userspace_addr = (uintptr_t)mem->region[i].hva,

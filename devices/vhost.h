@@ -38,8 +38,10 @@ struct vhost {
     bool running;
 };
 
-/* V has its server, and the fields up to EXTRA but FEATURES: makes the acquaintance. 0 or a
- * negative errno; vhost_close() is due in both cases. */
+/* V has its server, and the fields up to EXTRA but FEATURES: makes the acquaintance, and takes
+ * from DEV those features of its rings that the server has not. 0 or a negative errno
+ * (-EPROTONOSUPPORT: it is of before version 1); vhost_close() is due in both cases. Main
+ * thread, before DEV is on a bus. */
 int vhost_open(struct vhost *v);
 void vhost_close(struct vhost *v); /* a zeroed struct is fine */
 

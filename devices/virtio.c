@@ -7,14 +7,7 @@
  */
 #include "devices/virtio.h"
 
-#include <linux/virtio_config.h>
-#include <linux/virtio_ring.h>
-
 #include "vmm/util.h"
-
-#define FEATURES_OF_ALL                                                 \
-    (1ULL << VIRTIO_F_VERSION_1 | 1ULL << VIRTIO_RING_F_INDIRECT_DESC | \
-     1ULL << VIRTIO_RING_F_EVENT_IDX)
 
 static void clear(struct virtio *dev)
 {
@@ -27,7 +20,7 @@ static void clear(struct virtio *dev)
 void virtio_init(struct virtio *dev)
 {
     pthread_mutex_init(&dev->lock, NULL);
-    dev->features |= FEATURES_OF_ALL;
+    dev->features |= VIRTIO_FEATURES_OF_ALL;
     clear(dev);
 }
 

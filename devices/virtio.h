@@ -9,6 +9,8 @@
  */
 #pragma once
 
+#include <linux/virtio_config.h>
+#include <linux/virtio_ring.h>
 #include <pthread.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -18,7 +20,11 @@
 #include "vmm/log.h"
 
 #define VIRTIO_QUEUES_MAX 8
-#define VIRTIO_CONFIG     (-1) /* in place of a queue: the configuration or the status changed */
+/* Offered by every device. */
+#define VIRTIO_FEATURES_OF_ALL                                          \
+    (1ULL << VIRTIO_F_VERSION_1 | 1ULL << VIRTIO_RING_F_INDIRECT_DESC | \
+     1ULL << VIRTIO_RING_F_EVENT_IDX)
+#define VIRTIO_CONFIG (-1) /* in place of a queue: the configuration or the status changed */
 
 struct virtio;
 
