@@ -66,10 +66,11 @@ _Static_assert(sizeof(struct vhost_vring_addr) == 40 &&
                "vring address description");
 
 enum kind {
-    TELL,  /* the argument is the payload */
-    ASK,   /* so is the answer's */
-    GIVE,  /* the argument is a struct vhost_vring_file */
-    MEMORY /* RAM, whatever the argument */
+    TELL,      /* the argument is the payload */
+    ASK,       /* the argument is the answer's payload */
+    ASK_ABOUT, /* both */
+    GIVE,      /* the argument is a struct vhost_vring_file */
+    MEMORY     /* RAM, whatever the argument */
 };
 
 static const struct message {
@@ -85,7 +86,7 @@ static const struct message {
     {VHOST_SET_VRING_NUM, 8, TELL, sizeof(struct vhost_vring_state)},
     {VHOST_SET_VRING_ADDR, 9, TELL, sizeof(struct vhost_vring_addr)},
     {VHOST_SET_VRING_BASE, 10, TELL, sizeof(struct vhost_vring_state)},
-    {VHOST_GET_VRING_BASE, 11, ASK, sizeof(struct vhost_vring_state)},
+    {VHOST_GET_VRING_BASE, 11, ASK_ABOUT, sizeof(struct vhost_vring_state)},
     {VHOST_SET_VRING_KICK, 12, GIVE, sizeof(uint64_t)},
     {VHOST_SET_VRING_CALL, 13, GIVE, sizeof(uint64_t)},
     {VHOST_SET_VRING_ERR, 14, GIVE, sizeof(uint64_t)},
@@ -229,17 +230,18 @@ static int exchange(struct vhost_user *vu, const struct message *m, void *arg)
         nr = put_memory(vu->vhost.dev->mem, &p, fds);
     else if (m->kind == GIVE)
         nr = put_file(arg, &p, fds);
+    else if (m->kind == ASK)
+        p.header.size = 0;
     else if (m->size)
         memcpy(&p.payload, arg, m->size);
-    if (m->kind == ASK && m->size == sizeof(uint64_t))
-        p.header.size = 0; /* only a queue's state has something to ask for */
-    bool ack = vu->acks && m->kind != ASK;
+    bool ask = m->kind == ASK || m->kind == ASK_ABOUT;
+    bool ack = vu->acks && !ask;
     if (ack)
         p.header.flags |= FLAG_NEED_REPLY;
     int err = send_packet(vu, &p, fds, nr);
     if (err)
         return err;
-    if (m->kind == ASK)
+    if (ask)
         return receive_answer(vu, m->id, arg, m->size);
     err = ack ? receive_answer(vu, m->id, &failed, sizeof(failed)) : 0;
     return err || !ack || !failed ? err : -EIO;
