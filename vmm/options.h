@@ -10,8 +10,10 @@
 #include "vmm/cpuid.h"
 #include "vmm/log.h"
 
-#define OPTIONS_VFIO_MAX 64
-#define OPTIONS_DISK_MAX 15
+#define OPTIONS_VFIO_MAX    64
+#define OPTIONS_DISK_MAX    15
+#define OPTIONS_NET_MAX     8
+#define OPTIONS_FORWARD_MAX 16
 
 /* How the kernel's devices are opened; one way for all of them. */
 enum option_iommufd { IOMMUFD_AUTO, IOMMUFD_ON, IOMMUFD_OFF };
@@ -35,6 +37,18 @@ struct option_disk {
     bool direct; /* around the host's page cache */
 };
 
+struct option_net {
+    char where[112]; /* tap=NAME, passt, passt=SOCKET */
+    uint8_t mac[6];  /* all 0: made from the name */
+    unsigned queues; /* pairs; 0: one */
+    bool no_vhost;
+    struct option_forward {
+        bool udp;
+        uint16_t host, guest;
+    } forward[OPTIONS_FORWARD_MAX];
+    unsigned forwards;
+};
+
 struct options {
     const char *kernel;
     const char *initrd; /* NULL: none */
@@ -45,6 +59,8 @@ struct options {
     unsigned vfios;
     struct option_disk disk[OPTIONS_DISK_MAX];
     unsigned disks;
+    struct option_net net[OPTIONS_NET_MAX];
+    unsigned nets;
     enum boot_force force;
     uint64_t flat_addr;
     enum cpuid_signature signature;
