@@ -12,6 +12,7 @@
 
 #define OPTIONS_VFIO_MAX 64
 #define OPTIONS_DISK_MAX 15
+#define OPTIONS_NAME_MAX 64
 
 /* How the kernel's devices are opened; one way for all of them. */
 enum option_iommufd { IOMMUFD_AUTO, IOMMUFD_ON, IOMMUFD_OFF };
@@ -51,6 +52,10 @@ struct options {
     char vendor[12];
     int debug_exit; /* port, -1: off */
     bool no_reboot;
+    uint32_t stop_timeout; /* seconds from the first signal to the end; 0: none */
+    const char *name;      /* the VM's; NULL: none */
+    const char *pidfile;   /* NULL: none */
+    const char *log_file;  /* NULL: standard error */
     enum log_level log_level;
 };
 
