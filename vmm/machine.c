@@ -572,6 +572,7 @@ static int boot(struct machine *m)
     if (!err)
         err = boot_load(&config, &m->mem, &entry);
     free(kernel);
+    pci_bus_set_host_bridge(&m->pci, entry.host_bridge);
     return err ? err : vcpus_load(m->vcpus, &entry);
 }
 
