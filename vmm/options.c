@@ -320,6 +320,12 @@ static int set_name(struct options *o, const char *value)
     return 0;
 }
 
+static int set_control(struct options *o, const char *value)
+{
+    o->control = value;
+    return 0;
+}
+
 static int set_pidfile(struct options *o, const char *value)
 {
     o->pidfile = value;
@@ -371,6 +377,7 @@ static const struct option table[] = {
     {0, "no-reboot", NULL, set_no_reboot, "a guest reset ends the VM with status 6"},
     {0, "stop-timeout", "SECONDS", set_stop_timeout,
      "how long the guest may take to power off after a signal (60)"},
+    {0, "control", "PATH", set_control, "a socket for minivmm ctl"},
     {0, "name", "NAME", set_name, "the VM's name, in messages and in the list of processes"},
     {0, "pidfile", "FILE", set_pidfile,
      "the process's number, from the guest's start to the end"},
@@ -403,7 +410,8 @@ static void print_help(void)
 {
     printf(
         "Usage: minivmm [OPTIONS] KERNEL\n"
-        "       minivmm host list|check|bind|unbind [DEVICE...] (see minivmm host --help)\n\n"
+        "       minivmm host list|check|bind|unbind [DEVICE...] (see minivmm host --help)\n"
+        "       minivmm ctl PATH COMMAND (see minivmm ctl --help)\n\n"
         "Boots KERNEL (bzImage, ELF, Multiboot, or a flat binary) in a KVM guest, with real\n"
         "devices passed through by VFIO. The console is standard input and output; Ctrl-A x\n"
         "quits.\n\n");
