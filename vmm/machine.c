@@ -549,9 +549,7 @@ static void pci_down(struct machine *m)
 static int virtio_up(struct machine *m)
 {
     const struct paravirt_config config = {
-        .disk = m->opt->disk,
-        .disks = m->opt->disks,
-        .cpus = m->opt->cpus,
+        .opt = m->opt,
         .hv = kvm_hv(m->kvm),
         .bus = &m->pci,
         .loop = m->loop,
