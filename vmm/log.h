@@ -1,9 +1,10 @@
 /*
- * log.h: one line on standard error for each thing worth saying.
+ * log.h: one line on standard error, or in a file, for each thing worth saying.
  *
  * Grammar: `minivmm: WHERE: cannot VERB OBJECT: REASON; WHAT TO DO`. WHERE is a device or a
- * file. A message is written by one write(2), so lines of several threads never mix; control
- * characters (names come from files and devices) are shown as '?'. Any thread may call these.
+ * file; behind `minivmm` comes the VM's name where it has one. A message is written by one
+ * write(2), so lines of several threads never mix; control characters (names come from files
+ * and devices) are shown as '?'. Any thread may call these.
  */
 #pragma once
 
@@ -14,6 +15,11 @@ enum log_level { LOG_ERROR, LOG_WARN, LOG_NOTE, LOG_DEBUG };
 
 /* Messages above LEVEL are dropped; the start value is LOG_NOTE. */
 void log_set_level(enum log_level level);
+/* NAME outlives all messages; NULL: none. */
+void log_set_name(const char *name);
+/* All messages from now on are appended to PATH, for the rest of the process's life. Logs its
+ * own error, where messages went until now. */
+int log_set_file(const char *path);
 
 /* WHERE may be NULL for a message about the program itself. */
 void log_error(const char *where, const char *fmt, ...) __attribute__((format(printf, 2, 3)));

@@ -16,6 +16,7 @@
 #include <sys/epoll.h>
 #include <sys/signalfd.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "boot/acpi.h"
@@ -38,6 +39,7 @@
 #include "vmm/options.h"
 #include "vmm/paravirt.h"
 #include "vmm/passthrough.h"
+#include "vmm/pidfile.h"
 #include "vmm/placement.h"
 #include "vmm/util.h"
 #include "vmm/vcpu.h"
@@ -51,8 +53,9 @@ enum { VERDICT_NONE = -1, VERDICT_RESET = -2 };
 struct machine {
     const struct options *opt;
     atomic_int verdict;
+    atomic_int stopping; /* the signal that pressed the power button; 0: none */
 
-    int kernel_fd, initrd_fd, signal_fd;
+    int pid_fd, kernel_fd, initrd_fd, signal_fd, stop_timer;
     uint64_t kernel_size, initrd_size;
     sigset_t old_signals;
 
@@ -88,8 +91,11 @@ static void power_reset(void *opaque)
 {
     struct machine *m = opaque;
     int none = VERDICT_NONE;
+    int signo = atomic_load(&m->stopping);
     if (m->opt->no_reboot)
         return end(m, STATUS_RESET);
+    if (signo) /* who wants it to end does not want it to start again */
+        return end(m, STATUS_SIGNAL + signo);
     atomic_compare_exchange_strong(&m->verdict, &none, VERDICT_RESET);
     vcpus_stop_async(m->vcpus);
     loop_stop(m->loop);
@@ -131,13 +137,35 @@ static void device_gone(void *opaque, const char *name, bool failed)
     end(opaque, STATUS_DEVICE);
 }
 
+/* The first signal presses the power button, where the guest listens to it; the next one ends
+ * the VM, and so does the time that the guest has to power off. */
 static void signalled(void *opaque, uint32_t events)
 {
     struct machine *m = opaque;
     struct signalfd_siginfo info;
     (void)events;
-    if (read(m->signal_fd, &info, sizeof(info)) == sizeof(info))
-        end(m, STATUS_SIGNAL + (int)info.ssi_signo);
+    if (read(m->signal_fd, &info, sizeof(info)) != sizeof(info))
+        return;
+    int signo = (int)info.ssi_signo;
+    bool first = atomic_exchange(&m->stopping, signo) == 0;
+    if (!first || !m->opt->stop_timeout || !acpi_pm_power_button(m->acpi_pm))
+        return end(m, STATUS_SIGNAL + signo);
+    log_note(NULL,
+             "signal %d: pressed the guest's power button; it has %u s to power off, another "
+             "signal ends it at once",
+             signo, m->opt->stop_timeout);
+    loop_timer_set(m->stop_timer, loop_now(CLOCK_MONOTONIC) + m->opt->stop_timeout * NS_PER_S);
+}
+
+static void stopped_too_late(void *opaque, uint32_t events)
+{
+    struct machine *m = opaque;
+    (void)events;
+    log_warn(NULL,
+             "the guest did not power off within %u s of the signal and is ended; "
+             "--stop-timeout gives it more",
+             m->opt->stop_timeout);
+    end(m, STATUS_SIGNAL + atomic_load(&m->stopping));
 }
 
 /* ---- files ---- */
@@ -160,6 +188,18 @@ static int open_file(const char *name, const char *what, uint64_t *size)
     }
     *size = (uint64_t)st.st_size;
     return fd;
+}
+
+static int pidfile_up(struct machine *m)
+{
+    m->pid_fd = m->opt->pidfile ? pidfile_open(m->opt->pidfile) : -1;
+    return m->opt->pidfile ? MIN(m->pid_fd, 0) : 0;
+}
+
+static void pidfile_down(struct machine *m)
+{
+    if (m->pid_fd >= 0)
+        pidfile_close(m->opt->pidfile, m->pid_fd);
 }
 
 static int files_up(struct machine *m)
@@ -271,11 +311,15 @@ static int signals_up(struct machine *m)
     m->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
     if (m->signal_fd < 0)
         return -errno;
+    m->stop_timer = loop_add_timer(m->loop, CLOCK_MONOTONIC, stopped_too_late, m);
+    if (m->stop_timer < 0)
+        return m->stop_timer;
     return loop_add(m->loop, m->signal_fd, EPOLLIN, signalled, m);
 }
 
 static void signals_down(struct machine *m)
 {
+    loop_close(m->loop, m->stop_timer);
     loop_close(m->loop, m->signal_fd);
     pthread_sigmask(SIG_SETMASK, &m->old_signals, NULL);
 }
@@ -556,7 +600,10 @@ static int start(struct machine *m)
     if (err)
         return err;
     passthrough_describe(&m->pass);
-    return vcpus_start(m->vcpus);
+    err = vcpus_start(m->vcpus);
+    if (!err && m->pid_fd >= 0)
+        err = pidfile_write(m->opt->pidfile, m->pid_fd);
+    return err;
 }
 
 /* Until the VM ends; returns the verdict. */
@@ -583,6 +630,7 @@ static const struct step {
     int (*up)(struct machine *m);
     void (*down)(struct machine *m); /* also after an up that failed half-way */
 } step[] = {
+    {pidfile_up, pidfile_down}, /* only one VM of that name */
     {files_up, files_down},     /* everything is opened before the guest starts */
     {kvm_up, kvm_down},         /* guest RAM, the VM, RAM slots, then the irqchip */
     {buses_up, buses_down},     /* ports, MMIO, the event loop */
@@ -604,7 +652,7 @@ int machine_run(const struct options *options)
     }
     m->opt = options;
     m->verdict = VERDICT_NONE;
-    m->kernel_fd = m->initrd_fd = m->signal_fd = -1;
+    m->pid_fd = m->kernel_fd = m->initrd_fd = m->signal_fd = m->stop_timer = -1;
 
     int status = STATUS_START;
     unsigned n = 0;

@@ -3,6 +3,7 @@
  * name is given as ./host.
  */
 #include <string.h>
+#include <sys/prctl.h>
 
 #include "vmm/host.h"
 #include "vmm/log.h"
@@ -23,5 +24,10 @@ int main(int argc, char **argv)
         break;
     }
     log_set_level(options.log_level);
+    log_set_name(options.name);
+    if (options.name)
+        prctl(PR_SET_NAME, options.name); /* its first 15 characters */
+    if (options.log_file && log_set_file(options.log_file))
+        return STATUS_START;
     return machine_run(&options);
 }

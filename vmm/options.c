@@ -306,6 +306,42 @@ static int set_no_reboot(struct options *o, const char *value)
     return 0;
 }
 
+static int set_stop_timeout(struct options *o, const char *value)
+{
+    uint64_t seconds;
+    if (!number(value, false, UINT32_MAX, &seconds))
+        return bad("--stop-timeout", value, "not a number of seconds; give 0 or more");
+    o->stop_timeout = (uint32_t)seconds;
+    return 0;
+}
+
+/* It goes into messages and JSON as it is. */
+static int set_name(struct options *o, const char *value)
+{
+    size_t len = strlen(value);
+    for (const char *c = value; *c; c++) {
+        if (!isalnum((unsigned char)*c) && !strchr("._-", *c))
+            len = 0;
+    }
+    if (len < 1 || len > OPTIONS_NAME_MAX)
+        return bad("--name", value,
+                   "not a name; give 1 to 64 letters, digits, dots, dashes or underscores");
+    o->name = value;
+    return 0;
+}
+
+static int set_pidfile(struct options *o, const char *value)
+{
+    o->pidfile = value;
+    return 0;
+}
+
+static int set_log_file(struct options *o, const char *value)
+{
+    o->log_file = value;
+    return 0;
+}
+
 static int set_log_level(struct options *o, const char *value)
 {
     static const char *const name[] = {"error", "warn", "note", "debug"};
@@ -345,6 +381,13 @@ static const struct option table[] = {
     {0, "debug-exit", "PORT", set_debug_exit,
      "a write of V to PORT ends the VM with status (V << 1) | 1"},
     {0, "no-reboot", NULL, set_no_reboot, "a guest reset ends the VM with status 6"},
+    {0, "stop-timeout", "SECONDS", set_stop_timeout,
+     "how long the guest may take to power off after a signal (60)"},
+    {0, "name", "NAME", set_name, "the VM's name, in messages and in the list of processes"},
+    {0, "pidfile", "FILE", set_pidfile,
+     "the process's number, from the guest's start to the end"},
+    {0, "log-file", "FILE", set_log_file,
+     "messages are appended to FILE, not written to\nstandard error"},
     {0, "log-level", "LEVEL", set_log_level, "error, warn, note or debug (note)"},
     {'h', "help", NULL, NULL, "print this"},
     {'V', "version", NULL, NULL, "print the version"},
@@ -484,6 +527,7 @@ enum options_result options_parse(int argc, char *const *argv, struct options *o
         .cpus = 1,
         .cmdline = "console=ttyS0",
         .debug_exit = -1,
+        .stop_timeout = 60,
         .log_level = LOG_NOTE,
     };
     bool only_kernel = false;

@@ -12,6 +12,7 @@
 
 #define OPTIONS_VFIO_MAX 64
 #define OPTIONS_DISK_MAX 15
+#define OPTIONS_NAME_MAX 64
 
 #define HUGEPAGES_DEFAULT 1 /* of the host's size */
 
@@ -54,6 +55,10 @@ struct options {
     char vendor[12];
     int debug_exit; /* port, -1: off */
     bool no_reboot;
+    uint32_t stop_timeout; /* seconds from the first signal to the end; 0: none */
+    const char *name;      /* the VM's; NULL: none */
+    const char *pidfile;   /* NULL: none */
+    const char *log_file;  /* NULL: standard error */
     enum log_level log_level;
 };
 

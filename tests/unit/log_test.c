@@ -45,6 +45,38 @@ Test(log, says_where)
     cr_expect_str_eq(captured(fd), "minivmm: a: \n");
 }
 
+Test(log, says_whose)
+{
+    int fd = capture();
+
+    log_set_name("vm-1");
+    log_error("disk", "cannot open");
+    cr_expect_str_eq(captured(fd), "minivmm vm-1: disk: cannot open\n");
+    log_error(NULL, "cannot start");
+    cr_expect_str_eq(captured(fd), "minivmm vm-1: cannot start\n");
+    log_set_name(NULL);
+    log_error(NULL, "cannot start");
+    cr_expect_str_eq(captured(fd), "minivmm: cannot start\n");
+}
+
+Test(log, goes_to_a_file_from_then_on)
+{
+    char path[] = "/tmp/minivmm-log.XXXXXX", text[64] = "";
+    int file = mkstemp(path), fd = capture();
+
+    cr_assert_eq(write(file, "old\n", 4), 4);
+    cr_expect_eq(log_set_file("/nowhere/log"), -ENOENT);
+    cr_expect(strstr(captured(fd), "/nowhere/log: cannot open log file: No such file"));
+    cr_assert_eq(log_set_file(path), 0);
+    log_error("a", "1");
+    log_error("a", "2");
+    cr_expect_str_eq(captured(fd), "");
+    cr_expect_gt(pread(file, text, sizeof(text) - 1, 0), 0);
+    cr_expect_str_eq(text, "old\nminivmm: a: 1\nminivmm: a: 2\n");
+    unlink(path);
+    close(file);
+}
+
 Test(log, level_drops_what_is_above)
 {
     int fd = capture();
