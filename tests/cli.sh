@@ -120,6 +120,7 @@ row memory-fraction 2 '1[.]5G' "$M" -m 1.5G "$idle"
 row memory-empty 2 '--memory' "$M" -m "" "$idle"
 row memory-overflow 2 '99999999T' "$M" -m 99999999T "$idle"
 row memory-odd 2 'page' "$M" -m 1048577 "$idle"
+row hugepages-size 2 '--hugepages.*3M' "$M" --hugepages=3M "$idle"
 row cpus-zero 2 '--cpus.*0' "$M" --cpus 0 "$idle"
 row cpus-negative 2 '--cpus.*-1' "$M" --cpus -1 "$idle"
 row cpus-word 2 '--cpus.*many' "$M" --cpus many "$idle"
@@ -240,6 +241,7 @@ kvm_row cmdline-too-long 4 'command line' "$M" -m 64M --cmdline "$long" "$pvh"
 kvm_row cpus-too-many 4 '99999' "$M" --cpus 99999 "$idle"
 kvm_row debug-exit-taken 4 '--debug-exit.*0x3f8' "$M" --debug-exit 0x3f8 "$idle"
 row memory-absurd 4 '99999T|[Mm]emory|RAM' "$M" -m 99999T "$idle"
+row hugepages-none 4 '--hugepages: .*more are needed; echo [0-9]+ > /sys' "$M" -m 512G --hugepages=2M "$idle"
 kvm_row vfio-malformed 4 'nonsense: ' "$M" --vfio nonsense "$idle"
 kvm_row vfio-function 4 '42:00[.]9' "$M" --vfio 0000:42:00.9 "$idle"
 kvm_row vfio-missing 4 '00ff:1f:1f[.]7' "$M" --vfio 00ff:1f:1f.7 "$idle"
@@ -299,7 +301,7 @@ says() {
 says version '^minivmm [0-9]+[.][0-9]+' --version
 says version-letter '^minivmm [0-9]+[.][0-9]+' -V
 says help-letter '^Usage: minivmm' -h
-for option in vfio disk memory cpus initrd cmdline entry cpuid debug-exit no-reboot stop-timeout name \
+for option in vfio disk memory hugepages cpus initrd cmdline entry cpuid debug-exit no-reboot stop-timeout name \
     pidfile log-file help version; do
     says "help-$option" "--$option" --help
 done

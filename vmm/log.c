@@ -17,6 +17,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "vmm/util.h"
+
 #define LOG_LINE_MAX   1024
 #define LOG_LIMIT_USES 16
 
@@ -104,6 +106,22 @@ LOG_FUNCTION(log_error, LOG_ERROR)
 LOG_FUNCTION(log_warn, LOG_WARN)
 LOG_FUNCTION(log_note, LOG_NOTE)
 LOG_FUNCTION(log_debug, LOG_DEBUG)
+
+void log_progress(struct log_progress *progress, const char *where, const char *fmt, ...)
+{
+    static const char up_and_clear[] = "\033[A\033[K"; /* ECMA-48: CUU, EL */
+    unsigned n = ++progress->calls;
+    int fd = atomic_load(&log_fd);
+    bool terminal = isatty(fd);
+    va_list args;
+    if (atomic_load(&log_max_level) < LOG_NOTE || (!terminal && !is_pow2(n)))
+        return;
+    if (terminal && n > 1)
+        (void)!write(fd, up_and_clear, sizeof(up_and_clear) - 1);
+    va_start(args, fmt);
+    log_line(LOG_NOTE, where, fmt, args);
+    va_end(args);
+}
 
 bool log_limit(struct log_limit *limit)
 {

@@ -27,6 +27,15 @@ void log_warn(const char *where, const char *fmt, ...) __attribute__((format(pri
 void log_note(const char *where, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 void log_debug(const char *where, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
+/* A note of how far something is, called about once a second with one zeroed struct: on a
+ * terminal each replaces the one before, elsewhere (a log) only calls 1, 2, 4, 8.. are lines.
+ */
+struct log_progress {
+    unsigned calls;
+};
+void log_progress(struct log_progress *progress, const char *where, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
+
 /* A budget for what a guest or a device can cause. log_limit() is true for the first 16 calls
  * with one budget and false afterwards: an untrusted party cannot fill the log. */
 struct log_limit {

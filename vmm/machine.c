@@ -42,6 +42,7 @@
 #include "vmm/paravirt.h"
 #include "vmm/passthrough.h"
 #include "vmm/pidfile.h"
+#include "vmm/placement.h"
 #include "vmm/util.h"
 #include "vmm/vcpu.h"
 
@@ -269,7 +270,10 @@ static bool wants_vga(const struct options *o)
 static int kvm_up(struct machine *m)
 {
     const uint64_t vga_end = LAYOUT_VGA + LAYOUT_VGA_SIZE;
-    int err = mem_init(&m->mem, m->opt->memory);
+    struct mem_backing backing;
+    int err = placement_memory(m->opt, &backing);
+    if (!err)
+        err = mem_init_backed(&m->mem, m->opt->memory, &backing);
     if (!err)
         err = kvm_create(&m->kvm, m->opt->cpus);
     if (err)

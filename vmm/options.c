@@ -19,7 +19,7 @@
 struct option {
     char letter; /* 0: none */
     const char *name;
-    const char *value; /* name of its value in the help; NULL: takes none */
+    const char *value; /* its name in the help; "[=...]": may be left out; NULL: takes none */
     /* 0, or -EINVAL after a message. VALUE is NULL for an option without one. */
     int (*set)(struct options *options, const char *value);
     const char *help;
@@ -81,6 +81,16 @@ static int set_memory(struct options *o, const char *value)
         return bad("--memory", value,
                    "too small or not a whole number of 4K pages; give 1M or more");
     return 0;
+}
+
+static int set_hugepages(struct options *o, const char *value)
+{
+    o->hugepages = HUGEPAGES_DEFAULT;
+    if (!value)
+        return 0;
+    if (!options_size(value, &o->hugepages) && (o->hugepages == 2 * MIB || o->hugepages == GIB))
+        return 0;
+    return bad("--hugepages", value, "not a size of huge pages; give 2M, 1G or no size");
 }
 
 static int set_cpus(struct options *o, const char *value)
@@ -417,6 +427,8 @@ static const struct option table[] = {
      "virtio disk: a raw image or a block device; ro (read only), direct (around\n"
      "the host's page cache). Repeatable"},
     {'m', "memory", "SIZE", set_memory, "guest RAM, with K, M, G or T (512M)"},
+    {0, "hugepages", "[=2M|1G]", set_hugepages,
+     "RAM on huge pages that were reserved (of the host's size)"},
     {'c', "cpus", "N", set_cpus, "vCPUs (1)"},
     {'i', "initrd", "FILE", set_initrd, "initial RAM disk"},
     {'a', "cmdline", "TEXT", set_cmdline, "kernel command line (console=ttyS0)"},
@@ -441,13 +453,18 @@ static const struct option table[] = {
     {'V', "version", NULL, NULL, "print the version"},
 };
 
+static bool may_be_alone(const struct option *o)
+{
+    return o->value && o->value[0] == '[';
+}
+
 /* One row of the table, the help's text from column 32 on. */
 static void print_option(const struct option *o)
 {
     char left[64];
-    snprintf(left, sizeof(left), "  %c%c%c --%s %s", o->letter ? '-' : ' ',
+    snprintf(left, sizeof(left), "  %c%c%c --%s%s%s", o->letter ? '-' : ' ',
              o->letter ? o->letter : ' ', o->letter ? ',' : ' ', o->name,
-             o->value ? o->value : "");
+             may_be_alone(o) ? "" : " ", o->value ? o->value : "");
     printf("%-31s", left);
     if (strlen(left) >= 31)
         printf("\n%31s", "");
@@ -531,7 +548,7 @@ static enum options_result parse_option(const char *arg, char *const **next,
         log_error(arg, "cannot use option: --%s takes no value; leave it out", o->name);
         return OPTIONS_BAD;
     }
-    if (o->value && !value) {
+    if (o->value && !value && !may_be_alone(o)) {
         value = **next;
         if (!value) {
             log_error(arg, "cannot use option: its value is missing; give --%s %s", o->name,

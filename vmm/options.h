@@ -14,6 +14,8 @@
 #define OPTIONS_DISK_MAX 15
 #define OPTIONS_NAME_MAX 64
 
+#define HUGEPAGES_DEFAULT 1 /* of the host's size */
+
 /* How the kernel's devices are opened; one way for all of them. */
 enum option_iommufd { IOMMUFD_AUTO, IOMMUFD_ON, IOMMUFD_OFF };
 
@@ -41,6 +43,7 @@ struct options {
     const char *initrd; /* NULL: none */
     const char *cmdline;
     uint64_t memory;
+    uint64_t hugepages; /* bytes of each, or HUGEPAGES_DEFAULT; 0: ordinary pages */
     unsigned cpus;
     struct option_vfio vfio[OPTIONS_VFIO_MAX];
     unsigned vfios;
