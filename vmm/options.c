@@ -287,6 +287,33 @@ static int set_disk(struct options *o, const char *value)
     return err;
 }
 
+/* The tag is behind the last ':'. */
+static int set_share(struct options *o, const char *value)
+{
+    struct option_share *s = &o->share[o->shares];
+    const char *tag = strrchr(value, ':');
+    if (o->shares == OPTIONS_SHARE_MAX)
+        return bad("--share", value, "too many folders; give at most 8");
+    if (!tag || tag == value || strchr(value, ',') ||
+        copy_text(s->tag, sizeof(s->tag), tag + 1) || !s->tag[0])
+        return bad("--share", value,
+                   "not DIR:TAG or unix:SOCKET:TAG; give a tag of 1 to 36 bytes, and no comma");
+    int n = snprintf(s->dir, sizeof(s->dir), "%.*s", (int)(tag - value), value);
+    if (n < 0 || (size_t)n >= sizeof(s->dir))
+        return bad("--share", value, "too long; give a shorter path");
+    o->shares++;
+    return 0;
+}
+
+static int set_vsock(struct options *o, const char *value)
+{
+    uint64_t cid;
+    if (!number(value, false, UINT32_MAX - 1, &cid) || cid < 3)
+        return bad("--vsock", value, "not a guest's address; give a number from 3 on");
+    o->vsock_cid = (uint32_t)cid;
+    return 0;
+}
+
 static int set_entry(struct options *o, const char *value)
 {
     static const struct {
@@ -374,6 +401,11 @@ static const struct option table[] = {
     {'d', "disk", "FILE[,ro][,direct]", set_disk,
      "virtio disk: a raw image or a block device; ro (read only), direct (around\n"
      "the host's page cache). Repeatable"},
+    {0, "share", "DIR:TAG", set_share,
+     "share directory DIR by virtiofsd (started if need be; unix:SOCKET:TAG: one\n"
+     "that runs); the guest mounts it as TAG, of type virtiofs. Repeatable"},
+    {0, "vsock", "CID", set_vsock,
+     "sockets between host and guest, whose address is CID, from 3 on"},
     {'m', "memory", "SIZE", set_memory, "guest RAM, with K, M, G or T (512M)"},
     {'c', "cpus", "N", set_cpus, "vCPUs (1)"},
     {'i', "initrd", "FILE", set_initrd, "initial RAM disk"},

@@ -10,8 +10,9 @@
 #include "vmm/cpuid.h"
 #include "vmm/log.h"
 
-#define OPTIONS_VFIO_MAX 64
-#define OPTIONS_DISK_MAX 15
+#define OPTIONS_VFIO_MAX  64
+#define OPTIONS_DISK_MAX  15
+#define OPTIONS_SHARE_MAX 8
 
 /* How the kernel's devices are opened; one way for all of them. */
 enum option_iommufd { IOMMUFD_AUTO, IOMMUFD_ON, IOMMUFD_OFF };
@@ -35,6 +36,11 @@ struct option_disk {
     bool direct; /* around the host's page cache */
 };
 
+struct option_share {
+    char dir[1024]; /* or unix:SOCKET of a virtiofsd that runs */
+    char tag[37];   /* what the guest mounts */
+};
+
 struct options {
     const char *kernel;
     const char *initrd; /* NULL: none */
@@ -45,6 +51,9 @@ struct options {
     unsigned vfios;
     struct option_disk disk[OPTIONS_DISK_MAX];
     unsigned disks;
+    struct option_share share[OPTIONS_SHARE_MAX];
+    unsigned shares;
+    uint32_t vsock_cid; /* 0: none */
     enum boot_force force;
     uint64_t flat_addr;
     enum cpuid_signature signature;
