@@ -323,7 +323,7 @@ static const struct bus_ops bar_ops = {.read = bar_read, .write = bar_write};
 static int bar_map(struct pci_dev *pci, unsigned bar, uint64_t addr)
 {
     struct virtio_pci *vp = container_of(pci, struct virtio_pci, pci);
-    const struct bus_range range = {addr, BAR_SIZE, &bar_ops, vp, "virtio"};
+    const struct bus_range range = {addr, BAR_SIZE, &bar_ops, vp, vp->dev->name};
     struct hv *hv = vp->wiring.hv;
     (void)bar;
     int err = bus_add(pci->bus->mmio, &range);

@@ -19,7 +19,7 @@
 struct option {
     char letter; /* 0: none */
     const char *name;
-    const char *value; /* name of its value in the help; NULL: takes none */
+    const char *value; /* its name in the help; "[=...]": may be left out; NULL: takes none */
     /* 0, or -EINVAL after a message. VALUE is NULL for an option without one. */
     int (*set)(struct options *options, const char *value);
     const char *help;
@@ -81,6 +81,16 @@ static int set_memory(struct options *o, const char *value)
         return bad("--memory", value,
                    "too small or not a whole number of 4K pages; give 1M or more");
     return 0;
+}
+
+static int set_hugepages(struct options *o, const char *value)
+{
+    o->hugepages = HUGEPAGES_DEFAULT;
+    if (!value)
+        return 0;
+    if (!options_size(value, &o->hugepages) && (o->hugepages == 2 * MIB || o->hugepages == GIB))
+        return 0;
+    return bad("--hugepages", value, "not a size of huge pages; give 2M, 1G or no size");
 }
 
 static int set_cpus(struct options *o, const char *value)
@@ -376,6 +386,48 @@ static int set_no_reboot(struct options *o, const char *value)
     return 0;
 }
 
+static int set_stop_timeout(struct options *o, const char *value)
+{
+    uint64_t seconds;
+    if (!number(value, false, UINT32_MAX, &seconds))
+        return bad("--stop-timeout", value, "not a number of seconds; give 0 or more");
+    o->stop_timeout = (uint32_t)seconds;
+    return 0;
+}
+
+/* It goes into messages and JSON as it is. */
+static int set_name(struct options *o, const char *value)
+{
+    size_t len = strlen(value);
+    for (const char *c = value; *c; c++) {
+        if (!isalnum((unsigned char)*c) && !strchr("._-", *c))
+            len = 0;
+    }
+    if (len < 1 || len > OPTIONS_NAME_MAX)
+        return bad("--name", value,
+                   "not a name; give 1 to 64 letters, digits, dots, dashes or underscores");
+    o->name = value;
+    return 0;
+}
+
+static int set_control(struct options *o, const char *value)
+{
+    o->control = value;
+    return 0;
+}
+
+static int set_pidfile(struct options *o, const char *value)
+{
+    o->pidfile = value;
+    return 0;
+}
+
+static int set_log_file(struct options *o, const char *value)
+{
+    o->log_file = value;
+    return 0;
+}
+
 static int set_log_level(struct options *o, const char *value)
 {
     static const char *const name[] = {"error", "warn", "note", "debug"};
@@ -407,6 +459,8 @@ static const struct option table[] = {
     {0, "vsock", "CID", set_vsock,
      "sockets between host and guest, whose address is CID, from 3 on"},
     {'m', "memory", "SIZE", set_memory, "guest RAM, with K, M, G or T (512M)"},
+    {0, "hugepages", "[=2M|1G]", set_hugepages,
+     "RAM on huge pages that were reserved (of the host's size)"},
     {'c', "cpus", "N", set_cpus, "vCPUs (1)"},
     {'i', "initrd", "FILE", set_initrd, "initial RAM disk"},
     {'a', "cmdline", "TEXT", set_cmdline, "kernel command line (console=ttyS0)"},
@@ -418,18 +472,31 @@ static const struct option table[] = {
     {0, "debug-exit", "PORT", set_debug_exit,
      "a write of V to PORT ends the VM with status (V << 1) | 1"},
     {0, "no-reboot", NULL, set_no_reboot, "a guest reset ends the VM with status 6"},
+    {0, "stop-timeout", "SECONDS", set_stop_timeout,
+     "how long the guest may take to power off after a signal (60)"},
+    {0, "control", "PATH", set_control, "a socket for minivmm ctl"},
+    {0, "name", "NAME", set_name, "the VM's name, in messages and in the list of processes"},
+    {0, "pidfile", "FILE", set_pidfile,
+     "the process's number, from the guest's start to the end"},
+    {0, "log-file", "FILE", set_log_file,
+     "messages are appended to FILE, not written to\nstandard error"},
     {0, "log-level", "LEVEL", set_log_level, "error, warn, note or debug (note)"},
     {'h', "help", NULL, NULL, "print this"},
     {'V', "version", NULL, NULL, "print the version"},
 };
 
+static bool may_be_alone(const struct option *o)
+{
+    return o->value && o->value[0] == '[';
+}
+
 /* One row of the table, the help's text from column 32 on. */
 static void print_option(const struct option *o)
 {
     char left[64];
-    snprintf(left, sizeof(left), "  %c%c%c --%s %s", o->letter ? '-' : ' ',
+    snprintf(left, sizeof(left), "  %c%c%c --%s%s%s", o->letter ? '-' : ' ',
              o->letter ? o->letter : ' ', o->letter ? ',' : ' ', o->name,
-             o->value ? o->value : "");
+             may_be_alone(o) ? "" : " ", o->value ? o->value : "");
     printf("%-31s", left);
     if (strlen(left) >= 31)
         printf("\n%31s", "");
@@ -445,7 +512,8 @@ static void print_help(void)
 {
     printf(
         "Usage: minivmm [OPTIONS] KERNEL\n"
-        "       minivmm host list|check|bind|unbind [DEVICE...] (see minivmm host --help)\n\n"
+        "       minivmm host list|check|bind|unbind [DEVICE...] (see minivmm host --help)\n"
+        "       minivmm ctl PATH COMMAND (see minivmm ctl --help)\n\n"
         "Boots KERNEL (bzImage, ELF, Multiboot, or a flat binary) in a KVM guest, with real\n"
         "devices passed through by VFIO. The console is standard input and output; Ctrl-A x\n"
         "quits.\n\n");
@@ -512,7 +580,7 @@ static enum options_result parse_option(const char *arg, char *const **next,
         log_error(arg, "cannot use option: --%s takes no value; leave it out", o->name);
         return OPTIONS_BAD;
     }
-    if (o->value && !value) {
+    if (o->value && !value && !may_be_alone(o)) {
         value = **next;
         if (!value) {
             log_error(arg, "cannot use option: its value is missing; give --%s %s", o->name,
@@ -552,6 +620,7 @@ enum options_result options_parse(int argc, char *const *argv, struct options *o
         .cpus = 1,
         .cmdline = "console=ttyS0",
         .debug_exit = -1,
+        .stop_timeout = 60,
         .log_level = LOG_NOTE,
     };
     bool only_kernel = false;

@@ -184,6 +184,19 @@ Test(options, switches_and_numbers)
     cr_expect_str_eq(parsed.kernel, "-odd-name");
 }
 
+Test(options, value_that_may_be_left_out)
+{
+    cr_assert_eq(PARSE("k"), OPTIONS_RUN);
+    cr_expect_eq(parsed.hugepages, 0);
+    cr_assert_eq(PARSE("--hugepages", "k"), OPTIONS_RUN);
+    cr_expect_eq(parsed.hugepages, HUGEPAGES_DEFAULT);
+    cr_expect_str_eq(parsed.kernel, "k");
+    cr_assert_eq(PARSE("--hugepages=1G", "k"), OPTIONS_RUN);
+    cr_expect_eq(parsed.hugepages, GIB);
+    cr_assert_eq(PARSE("--hugepages=2M", "k"), OPTIONS_RUN);
+    cr_expect_eq(parsed.hugepages, 2 * MIB);
+}
+
 Test(options, refused)
 {
     static char *const row[][4] = {
@@ -201,6 +214,9 @@ Test(options, refused)
         {"-m", "0", "k"},
         {"-m", "1", "k"},
         {"-m", "1048577", "k"},
+        {"--hugepages=4M", "k"},
+        {"--hugepages=", "k"},
+        {"--hugepages", "1G", "k"}, /* two kernels */
         {"-c", "0", "k"},
         {"-c", "99999999999", "k"},
         {"-c", "2x", "k"},
