@@ -394,6 +394,33 @@ static int set_net(struct options *o, const char *value)
     return 0;
 }
 
+/* The tag is behind the last ':'. */
+static int set_share(struct options *o, const char *value)
+{
+    struct option_share *s = &o->share[o->shares];
+    const char *tag = strrchr(value, ':');
+    if (o->shares == OPTIONS_SHARE_MAX)
+        return bad("--share", value, "too many folders; give at most 8");
+    if (!tag || tag == value || strchr(value, ',') ||
+        copy_text(s->tag, sizeof(s->tag), tag + 1) || !s->tag[0])
+        return bad("--share", value,
+                   "not DIR:TAG or unix:SOCKET:TAG; give a tag of 1 to 36 bytes, and no comma");
+    int n = snprintf(s->dir, sizeof(s->dir), "%.*s", (int)(tag - value), value);
+    if (n < 0 || (size_t)n >= sizeof(s->dir))
+        return bad("--share", value, "too long; give a shorter path");
+    o->shares++;
+    return 0;
+}
+
+static int set_vsock(struct options *o, const char *value)
+{
+    uint64_t cid;
+    if (!number(value, false, UINT32_MAX - 1, &cid) || cid < 3)
+        return bad("--vsock", value, "not a guest's address; give a number from 3 on");
+    o->vsock_cid = (uint32_t)cid;
+    return 0;
+}
+
 static int set_entry(struct options *o, const char *value)
 {
     static const struct {
@@ -529,6 +556,11 @@ static const struct option table[] = {
      "OPT: mac=ADDRESS, queues=N (tap, up to 4), vhost=off (tap: not by the\n"
      "kernel), tcp=HOST:GUEST and udp=HOST:GUEST (passt: the host's port leads to\n"
      "the guest's). Repeatable"},
+    {0, "share", "DIR:TAG", set_share,
+     "share directory DIR by virtiofsd (started if need be; unix:SOCKET:TAG: one\n"
+     "that runs); the guest mounts it as TAG, of type virtiofs. Repeatable"},
+    {0, "vsock", "CID", set_vsock,
+     "sockets between host and guest, whose address is CID, from 3 on"},
     {'m', "memory", "SIZE", set_memory, "guest RAM, with K, M, G or T (512M)"},
     {0, "hugepages", "[=2M|1G]", set_hugepages,
      "RAM on huge pages that were reserved (of the host's size)"},

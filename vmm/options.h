@@ -12,9 +12,10 @@
 
 #define OPTIONS_VFIO_MAX    64
 #define OPTIONS_DISK_MAX    15
-#define OPTIONS_NAME_MAX    64
 #define OPTIONS_NET_MAX     8
 #define OPTIONS_FORWARD_MAX 16
+#define OPTIONS_SHARE_MAX   8
+#define OPTIONS_NAME_MAX    64
 
 #define HUGEPAGES_DEFAULT 1 /* of the host's size */
 
@@ -52,6 +53,11 @@ struct option_net {
     unsigned forwards;
 };
 
+struct option_share {
+    char dir[1024]; /* or unix:SOCKET of a virtiofsd that runs */
+    char tag[37];   /* what the guest mounts */
+};
+
 struct options {
     const char *kernel;
     const char *initrd; /* NULL: none */
@@ -65,6 +71,9 @@ struct options {
     unsigned disks;
     struct option_net net[OPTIONS_NET_MAX];
     unsigned nets;
+    struct option_share share[OPTIONS_SHARE_MAX];
+    unsigned shares;
+    uint32_t vsock_cid; /* 0: none */
     enum boot_force force;
     uint64_t flat_addr;
     enum cpuid_signature signature;

@@ -348,3 +348,43 @@ Test(options, bad_nets)
                     "-npasst", "-npasst", "-npasst", "-npasst", "k",       NULL};
     cr_expect_eq(parse(argv), OPTIONS_BAD);
 }
+
+Test(options, shares_and_vsock)
+{
+    static const char *const bad[] = {"",
+                                      "dir",
+                                      ":tag",
+                                      "dir:",
+                                      "a,b:tag",
+                                      "dir:t,x",
+                                      "dir:0123456789012345678901234567890123456"};
+    cr_assert_eq(
+        PARSE("--share", "./work:/work", "--share=unix:/run/a:b:t", "--vsock", "3", "k"),
+        OPTIONS_RUN);
+    cr_assert_eq(parsed.shares, 2);
+    cr_expect_str_eq(parsed.share[0].dir, "./work");
+    cr_expect_str_eq(parsed.share[0].tag, "/work");
+    cr_expect_str_eq(parsed.share[1].dir, "unix:/run/a:b");
+    cr_expect_str_eq(parsed.share[1].tag, "t");
+    cr_expect_eq(parsed.vsock_cid, 3);
+    cr_expect_eq(PARSE("--share", "dir:012345678901234567890123456789012345", "k"),
+                 OPTIONS_RUN);
+    cr_expect_eq(parsed.vsock_cid, 0);
+    for (unsigned i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
+        cr_expect_eq(PARSE("--share", (char *)bad[i], "k"), OPTIONS_BAD, "%s", bad[i]);
+    cr_expect_eq(PARSE("--vsock", "4294967294", "k"), OPTIONS_RUN);
+    cr_expect_eq(parsed.vsock_cid, 4294967294);
+    cr_expect_eq(PARSE("--vsock", "4294967295", "k"), OPTIONS_BAD, "any");
+    cr_expect_eq(PARSE("--vsock", "2", "k"), OPTIONS_BAD, "the host");
+}
+
+Test(options, too_many_shares)
+{
+    cr_expect_eq(PARSE("--share=d:0", "--share=d:1", "--share=d:2", "--share=d:3",
+                       "--share=d:4", "--share=d:5", "--share=d:6", "--share=d:7", "k"),
+                 OPTIONS_RUN);
+    cr_expect_eq(PARSE("--share=d:0", "--share=d:1", "--share=d:2", "--share=d:3",
+                       "--share=d:4", "--share=d:5", "--share=d:6", "--share=d:7",
+                       "--share=d:8", "k"),
+                 OPTIONS_BAD);
+}
