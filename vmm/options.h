@@ -14,6 +14,8 @@
 #define OPTIONS_DISK_MAX 15
 #define OPTIONS_NAME_MAX 64
 
+#define OPTIONS_CPUS_MAX (1 << 20) /* far above KVM's; keeps sums and ids small */
+
 #define HUGEPAGES_DEFAULT 1 /* of the host's size */
 
 /* How the kernel's devices are opened; one way for all of them. */
@@ -45,6 +47,7 @@ struct options {
     uint64_t memory;
     uint64_t hugepages; /* bytes of each, or HUGEPAGES_DEFAULT; 0: ordinary pages */
     unsigned cpus;
+    struct topology topology; /* of the CPUs */
     struct option_vfio vfio[OPTIONS_VFIO_MAX];
     unsigned vfios;
     struct option_disk disk[OPTIONS_DISK_MAX];
