@@ -60,6 +60,7 @@ struct options {
     bool no_reboot;
     uint32_t stop_timeout; /* seconds from the first signal to the end; 0: none */
     const char *name;      /* the VM's; NULL: none */
+    const char *control;   /* path of a socket; NULL: none */
     const char *pidfile;   /* NULL: none */
     const char *log_file;  /* NULL: standard error */
     enum log_level log_level;

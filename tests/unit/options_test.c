@@ -131,11 +131,24 @@ Test(options, vfio_suboptions)
     cr_expect_eq(parsed.vfio[0].devfn, PCI_DEVFN(5, 1));
     cr_expect_eq(parsed.vfio[1].devfn, PCI_DEVFN(31, 0));
     static const char *const bad[] = {"a,rom=", "a,clique=16", "a,iommufd=on", "a,reset=on",
+                                      "a,vga=", "a,vga=off",   "a,vgax",       "a,mmap=off,",
                                       "",       ",",           "a,slot=0",     "a,slot=32",
                                       "a,slot", "a,slot=1.8",  "a,slot=1.",    "a,slot=1x",
                                       "a,",     "a,nonsense",  "a,mmap=yes",   "a,slot=-1"};
     for (size_t i = 0; i < ARRAY_SIZE(bad); i++)
         cr_expect_eq(PARSE("-v", (char *)bad[i], "k"), OPTIONS_BAD, "%s", bad[i]);
+}
+
+Test(options, a_suboption_as_long_as_can_be)
+{
+    char text[2048] = "a,rom=";
+    memset(text + 6, 'x', 255);
+    cr_assert_eq(PARSE("-v", text, "k"), OPTIONS_RUN);
+    cr_expect_eq(strlen(parsed.vfio[0].rom), 255);
+    text[6 + 255] = 'x';
+    cr_expect_eq(PARSE("-v", text, "k"), OPTIONS_BAD);
+    memset(text + 6, 'x', 2000);
+    cr_expect_eq(PARSE("-v", text, "k"), OPTIONS_BAD);
 }
 
 Test(options, entry)
