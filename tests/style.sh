@@ -20,7 +20,7 @@ headers() {
 }
 
 # Of the floor (vmm/) the other folders may use only this; the roof is main, options, machine.
-FLOOR='util|log|json|layout|hv|mem|bus|loop|entry|uapi'
+FLOOR='util|topology|log|json|layout|hv|mem|bus|loop|entry|uapi'
 
 includes() {
     grep -nE '#include "vmm/' devices/*.[ch] vfio/*.[ch] boot/*.[ch] | grep -vE "\"vmm/($FLOOR)\.h\""

@@ -98,9 +98,10 @@ static int set_hugepages(struct options *o, const char *value)
 static int set_cpus(struct options *o, const char *value)
 {
     uint64_t v;
-    if (!number(value, false, UINT_MAX, &v) || v == 0)
+    if (!number(value, false, OPTIONS_CPUS_MAX, &v) || v == 0)
         return bad("--cpus", value, "not a number of vCPUs; give 1 or more");
     o->cpus = (unsigned)v;
+    o->topology = (struct topology){1, o->cpus, 1};
     return 0;
 }
 
@@ -721,6 +722,7 @@ enum options_result options_parse(int argc, char *const *argv, struct options *o
     *options = (struct options){
         .memory = 512 * MIB,
         .cpus = 1,
+        .topology = {1, 1, 1},
         .cmdline = "console=ttyS0",
         .debug_exit = -1,
         .stop_timeout = 60,

@@ -17,6 +17,8 @@
 #define OPTIONS_SHARE_MAX   8
 #define OPTIONS_NAME_MAX    64
 
+#define OPTIONS_CPUS_MAX (1 << 20) /* far above KVM's; keeps sums and ids small */
+
 #define HUGEPAGES_DEFAULT 1 /* of the host's size */
 
 /* How the kernel's devices are opened; one way for all of them. */
@@ -65,6 +67,7 @@ struct options {
     uint64_t memory;
     uint64_t hugepages; /* bytes of each, or HUGEPAGES_DEFAULT; 0: ordinary pages */
     unsigned cpus;
+    struct topology topology; /* of the CPUs */
     struct option_vfio vfio[OPTIONS_VFIO_MAX];
     unsigned vfios;
     struct option_disk disk[OPTIONS_DISK_MAX];
