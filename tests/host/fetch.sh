@@ -7,6 +7,7 @@
 #     tests/host/fetch.sh source     the source of a newer kernel (built.sh)
 #     tests/host/fetch.sh qemu       a newer QEMU, with its libraries (run.sh -f built)
 #     tests/host/fetch.sh kernels    kernels that are not Linux, for tests/tiny.sh
+#     tests/host/fetch.sh helpers    what minivmm starts and what talks to a guest (debian.sh)
 #
 # Prints the directory. Its name carries the versions, so a newer package is a
 # new directory; where apt knows nothing (no network, no lists) the newest
@@ -72,7 +73,9 @@ packages_of() {
     tools) with_libraries systemd util-linux virt-what dmidecode ;;
     source) echo linux-source-6.12 ;;
     qemu) with_libraries qemu-system-x86 qemu-system-data seabios ;;
-    *) die "unknown: $1; there are: kernel busybox tools kernels source qemu" ;;
+    # Debian 12 has virtiofsd in a package of QEMU's.
+    helpers) with_libraries passt openssh-client e2fsprogs "$(apt_cache show virtiofsd | sed -n '1s/Package: //p' | grep . || echo qemu-system-common)" ;;
+    *) die "unknown: $1; there are: kernel busybox tools kernels helpers source qemu" ;;
     esac
 }
 
