@@ -15,6 +15,10 @@
  * virtual by the ABI, but Linux's vmlinux has the physical address there: the segment decides
  * which. Left out: ET_DYN and relocation, more than 64 program headers.
  *
+ * An ELF64 file for i386 is what EDK II's firmware for a virtual machine without flash has
+ * around it (OvmfPkg/CloudHv; Debian's CLOUDHV.fd). It finds memory and ACPI by the start info,
+ * but asks the host bridge which machine it is in, and knows its drivers for this one by that.
+ *
  * Pure function over hostile bytes; any thread.
  */
 #include <elf.h>
@@ -29,6 +33,7 @@
 #define SEGMENTS_MAX             64
 #define XEN_ELFNOTE_PHYS32_ENTRY 18
 #define HVM_START_MAGIC          0x336ec578
+#define CLOUDHV_HOST_BRIDGE      0x0d57 /* OvmfPkg/Include/IndustryStandard/CloudHv.h */
 
 struct hvm_start_info {
     uint32_t magic, version, flags, nr_modules;
@@ -103,7 +108,7 @@ static int check_kind(const struct boot_config *config)
     unsigned type = get_le16(ident + offsetof(Elf64_Ehdr, e_type));
     unsigned machine = get_le16(ident + offsetof(Elf64_Ehdr, e_machine));
     bool is_64 = ident[EI_CLASS] == ELFCLASS64 && machine == EM_X86_64;
-    bool is_32 = ident[EI_CLASS] == ELFCLASS32 && machine == EM_386;
+    bool is_32 = machine == EM_386; /* of either class */
     if (ident[EI_DATA] != ELFDATA2LSB || (!is_64 && !is_32)) {
         log_error(config->kernel_name,
                   "cannot load kernel: the ELF file is for %s machine (e_machine %u); give a "
@@ -315,7 +320,8 @@ int elf_load(const struct boot_config *config, const struct mem *mem, struct boo
     int err = read_headers(config, &elf);
     if (!err && !elf.pvh && multiboot_probe(config))
         return multiboot_load(config, mem, entry);
-    if (!err && !elf.pvh && config->kernel[EI_CLASS] == ELFCLASS32)
+    bool i386 = !err && get_le16(config->kernel + offsetof(Elf64_Ehdr, e_machine)) == EM_386;
+    if (i386 && !elf.pvh)
         err = boot_refuse(
             config, "a 32-bit ELF file without a PVH note or a Multiboot header",
             "link it with XEN_ELFNOTE_PHYS32_ENTRY or a Multiboot header, or give a bzImage");
@@ -336,6 +342,8 @@ int elf_load(const struct boot_config *config, const struct mem *mem, struct boo
     if (elf.pvh) {
         put_start_info(config, mem, &initrd);
         entry->rbx = LAYOUT_BOOT_INFO;
+        if (i386 && config->kernel[EI_CLASS] == ELFCLASS64)
+            entry->host_bridge = CLOUDHV_HOST_BRIDGE;
         boot_put_protected(mem, entry);
     } else {
         boot_put_params(config, mem, &params, &initrd);

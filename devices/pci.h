@@ -82,6 +82,9 @@ struct pci_bus {
  * functions register their BARs. Adds the host bridge at 00.0. */
 int pci_bus_init(struct pci_bus *bus, struct bus *pio, struct bus *mmio);
 void pci_bus_fini(struct pci_bus *bus);
+/* The host bridge's device ID, which some firmware tells machines by; 0: the usual one. Before
+ * the guest runs, and while it is paused for a reset. */
+void pci_bus_set_host_bridge(struct pci_bus *bus, uint16_t device);
 
 /* Sets identification, class and the writable bits common to all type-0 functions. */
 void pci_dev_init(struct pci_dev *dev, const struct pci_dev_ops *ops, const char *name);

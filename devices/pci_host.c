@@ -118,9 +118,14 @@ int pci_bus_init(struct pci_bus *bus, struct bus *pio, struct bus *mmio)
         return err;
     }
     pci_dev_init(&bus->host_bridge, &host_bridge_ops, "host bridge");
-    pci_dev_set_id(&bus->host_bridge, HOST_BRIDGE_VENDOR, HOST_BRIDGE_DEVICE,
-                   HOST_BRIDGE_CLASS_REV);
+    pci_bus_set_host_bridge(bus, 0);
     return pci_bus_add(bus, &bus->host_bridge, PCI_DEVFN(0, 0));
+}
+
+void pci_bus_set_host_bridge(struct pci_bus *bus, uint16_t device)
+{
+    pci_dev_set_id(&bus->host_bridge, HOST_BRIDGE_VENDOR, device ? device : HOST_BRIDGE_DEVICE,
+                   HOST_BRIDGE_CLASS_REV);
 }
 
 void pci_bus_fini(struct pci_bus *bus)

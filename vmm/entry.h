@@ -24,4 +24,5 @@ struct boot_entry {
     uint16_t gdt_limit;
     uint16_t code_selector; /* flat code and data descriptors in that GDT */
     uint16_t data_selector;
+    uint16_t host_bridge; /* the device ID that firmware looks for at 00:00.0; 0: any */
 };

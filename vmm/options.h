@@ -12,6 +12,9 @@
 
 #define OPTIONS_VFIO_MAX 64
 #define OPTIONS_DISK_MAX 15
+#define OPTIONS_NAME_MAX 64
+
+#define HUGEPAGES_DEFAULT 1 /* of the host's size */
 
 /* How the kernel's devices are opened; one way for all of them. */
 enum option_iommufd { IOMMUFD_AUTO, IOMMUFD_ON, IOMMUFD_OFF };
@@ -40,6 +43,7 @@ struct options {
     const char *initrd; /* NULL: none */
     const char *cmdline;
     uint64_t memory;
+    uint64_t hugepages; /* bytes of each, or HUGEPAGES_DEFAULT; 0: ordinary pages */
     unsigned cpus;
     struct option_vfio vfio[OPTIONS_VFIO_MAX];
     unsigned vfios;
@@ -51,6 +55,11 @@ struct options {
     char vendor[12];
     int debug_exit; /* port, -1: off */
     bool no_reboot;
+    uint32_t stop_timeout; /* seconds from the first signal to the end; 0: none */
+    const char *name;      /* the VM's; NULL: none */
+    const char *control;   /* path of a socket; NULL: none */
+    const char *pidfile;   /* NULL: none */
+    const char *log_file;  /* NULL: standard error */
     enum log_level log_level;
 };
 

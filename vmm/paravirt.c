@@ -3,8 +3,8 @@
  *
  * A guest names disks in the order of their slots, so the first has the lowest.
  *
- * The random bytes come only with a disk: a guest that is given nothing but real devices finds
- * nothing but those (a processor has RDRAND), and starts no later for it.
+ * The random bytes come only with another of these: a guest that is given nothing but real
+ * devices finds nothing but those (a processor has RDRAND), and starts no later for it.
  */
 #include "vmm/paravirt.h"
 
@@ -13,11 +13,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "devices/pci.h"
 #include "devices/virtio_blk.h"
 #include "devices/virtio_rng.h"
 #include "vfio/vfio_sysfs.h"
 #include "vmm/log.h"
+#include "vmm/util.h"
 
 #define CLASS_STORAGE 0x01800000 /* of no other kind; and the revision, which is the bus's */
 #define CLASS_OTHER   0x00ff0000
@@ -48,12 +48,12 @@ static void log_held(const struct option_disk *o)
 
 static int open_disk(struct paravirt *p, const struct paravirt_config *config, unsigned n)
 {
-    const struct option_disk *o = &config->disk[n];
+    const struct option_disk *o = &config->opt->disk[n];
     const struct virtio_blk_setup setup = {
         .path = o->path,
         .ro = o->ro,
         .direct = o->direct,
-        .queues = config->cpus,
+        .queues = config->opt->cpus, /* cut to what a disk may have */
         .loop = config->loop,
         .mem = config->mem,
     };
@@ -68,22 +68,47 @@ static int open_disk(struct paravirt *p, const struct paravirt_config *config, u
     return err;
 }
 
-int paravirt_open(struct paravirt *p, const struct paravirt_config *config)
+static int open_rng(struct paravirt *p, const struct paravirt_config *config, unsigned n)
 {
-    int err = 0;
-    if (!config->disks)
-        return 0;
-    virtio_intx_init(&p->intx, config->hv);
-    p->first = PCI_SLOTS - (config->disks + 1);
-    for (unsigned i = 0; i < config->disks && !err; i++)
-        err = open_disk(p, config, i);
-    if (err)
-        return err;
-    err = virtio_rng_create(&p->rng, config->mem);
+    (void)n;
+    int err = virtio_rng_create(&p->rng, config->mem);
     if (!err)
         err = plug(p, config, virtio_rng_device(p->rng), CLASS_OTHER);
     if (err)
         log_error("virtio-rng", "cannot make device: %s", strerror(-err));
+    return err;
+}
+
+int paravirt_open(struct paravirt *p, const struct paravirt_config *config)
+{
+    const struct options *opt = config->opt;
+    /* In the order of their slots. Each logs its own errors. */
+    const struct {
+        unsigned nr;
+        int (*open)(struct paravirt *p, const struct paravirt_config *config, unsigned n);
+    } kind[] = {
+        {opt->disks, open_disk},
+        {1, open_rng},
+    };
+    unsigned count = 0;
+    int err = 0;
+    for (size_t k = 0; k < ARRAY_SIZE(kind); k++)
+        count += kind[k].nr;
+    if (count == 1)
+        return 0; /* nothing but random bytes */
+    if (count > PARAVIRT_MAX) {
+        log_error(NULL,
+                  "cannot place %u virtio devices (one is the source of random bytes): the "
+                  "bus has %u slots; give fewer",
+                  count, PARAVIRT_MAX);
+        return -ENOSPC;
+    }
+    virtio_intx_init(&p->intx, config->hv);
+    p->first = PCI_SLOTS - count;
+    for (size_t k = 0; k < ARRAY_SIZE(kind); k++) {
+        for (unsigned i = 0; i < kind[k].nr && !err; i++)
+            err = kind[k].open(p, config, i);
+    }
     return err;
 }
 

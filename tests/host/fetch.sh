@@ -6,8 +6,10 @@
 #     tests/host/fetch.sh tools      what looks for a hypervisor, run in the guest
 #     tests/host/fetch.sh source     the source of a newer kernel (built.sh)
 #     tests/host/fetch.sh qemu       a newer QEMU, with its libraries (run.sh -f built)
-#     tests/host/fetch.sh kernels    kernels that are not Linux, for tests/tiny.sh
 #     tests/host/fetch.sh helpers    what minivmm starts and what talks to a guest (debian.sh)
+#     tests/host/fetch.sh kernels    kernels that are not Linux, for tests/tiny.sh; a boot loader
+#     tests/host/fetch.sh newer      the kernel of Debian's backports
+#     tests/host/fetch.sh firmware   EDK II with a PVH entry, which only Debian's sid has
 #
 # Prints the directory. Its name carries the versions, so a newer package is a
 # new directory; where apt knows nothing (no network, no lists) the newest
@@ -15,7 +17,7 @@
 # renamed, so an interrupted run leaves nothing half done behind; a lock keeps
 # concurrent runs from fetching the same twice.
 #
-# What only Debian's backports have is asked for with a list of sources of our own: the
+# What only Debian's backports or sid have is asked for with a list of sources of our own: the
 # machine's stays as it is, and so does what is installed on it.
 set -euo pipefail
 . "$(dirname "$0")/lib.sh"
@@ -23,29 +25,29 @@ set -euo pipefail
 root=()
 [ "$(id -u)" -eq 0 ] || root=(sudo)
 
-# How apt is asked: with the machine's sources, or those of use_backports.
+# How apt is asked: with the machine's sources, or those of use_suite.
 suites=()
-lists=/var/lib/apt/lists lists_of_backports=$CACHE/backports/lists
+lists=/var/lib/apt/lists
 apt_get() { apt-get -qq -o APT::Sandbox::User=root "${suites[@]}" "$@" </dev/null; }
 apt_cache() { apt-cache "${suites[@]}" "$@" 2>/dev/null; }
 
-# The release that is installed and its backports, from the mirror that the machine uses
-# (apt knows it, however it is written down), signed by the archive's own key. Nothing is
+# The release that is installed and $suite (its backports, or sid), from the mirror that the machine
+# uses (apt knows it, however it is written down), signed by the archive's own key. Nothing is
 # installed as far as this apt knows: what the machine has may be in neither suite.
-use_backports() {
-    local mirror release dir=$CACHE/backports keyring=/usr/share/keyrings/debian-archive-keyring.gpg
-    [ -e $keyring ] || without "no $keyring to check Debian's backports with"
+use_suite() {
+    local mirror release dir=$CACHE/$suite keyring=/usr/share/keyrings/debian-archive-keyring.gpg
+    [ -e $keyring ] || without "no $keyring to check Debian's $suite with"
     release=$(. /etc/os-release && echo "${VERSION_CODENAME:-}")
     # shellcheck disable=SC2016 # apt's own variables
     mirror=$(apt-get indextargets --format '$(RELEASE) $(COMPONENT) $(REPO_URI)' 'Created-By: Packages' 2>/dev/null |
         awk -v r="$release" '$1 == r && $2 == "main" { print $3; exit }')
-    [ "$mirror" ] || without "apt's sources do not have '$release main', so its backports are not known either"
-    mkdir -p "$lists_of_backports"
-    lists=$lists_of_backports
-    printf 'deb [signed-by=%s] %s %s main\n' $keyring "$mirror" "$release" $keyring "$mirror" "$release-backports" >"$dir/sources.list"
+    [ "$mirror" ] || without "apt's sources do not have '$release main', so its $suite is not known either"
+    mkdir -p "$lists"
+    [ "$suite" != backports ] || suite=$release-backports
+    printf 'deb [signed-by=%s] %s %s main\n' $keyring "$mirror" "$release" $keyring "$mirror" "$suite" >"$dir/sources.list"
     suites=(-o "Dir::Etc::SourceList=$dir/sources.list" -o Dir::Etc::SourceParts=/dev/null
         -o "Dir::State::Lists=$lists" -o Dir::State::status=/dev/null -o "Dir::Cache=$dir"
-        -o Dir::Cache::pkgcache= -o Dir::Cache::srcpkgcache= -o "APT::Default-Release=$release-backports")
+        -o Dir::Cache::pkgcache= -o Dir::Cache::srcpkgcache= -o "APT::Default-Release=$suite")
 }
 
 update_lists() {
@@ -69,13 +71,15 @@ packages_of() {
     case $1 in
     kernel) first_dependency linux-image-amd64 ;;
     busybox) echo busybox-static ;;
-    kernels) echo memtest86+ && first_dependency gnumach-image-1-486 ;;
+    kernels) printf '%s\n' memtest86+ ipxe grub-efi-amd64-bin mtools && first_dependency gnumach-image-1-486 ;;
+    newer) first_dependency linux-image-cloud-amd64 ;;
+    firmware) echo cloudhv-efi-x86-64 ;;
     tools) with_libraries systemd util-linux virt-what dmidecode ;;
     source) echo linux-source-6.12 ;;
     qemu) with_libraries qemu-system-x86 qemu-system-data seabios ;;
     # Debian 12 has virtiofsd in a package of QEMU's.
     helpers) with_libraries passt openssh-client e2fsprogs "$(apt_cache show virtiofsd | sed -n '1s/Package: //p' | grep . || echo qemu-system-common)" ;;
-    *) die "unknown: $1; there are: kernel busybox tools kernels helpers source qemu" ;;
+    *) die "unknown: $1; there are: kernel busybox tools kernels newer firmware helpers source qemu" ;;
     esac
 }
 
@@ -94,15 +98,20 @@ without() {
     exit 0
 }
 
-kind=${1:?kernel, busybox, tools, source or qemu}
+kind=${1:?kernel, busybox, tools, kernels, newer, firmware, source or qemu}
 mkdir -p "$CACHE"
 exec 9>"$CACHE/.lock.$kind"
 flock 9
 
-# Asking apt takes a second: the last answer is good as long as its lists are.
+# Asking apt takes a second: the last answer is good as long as its lists and this file are.
 answer=$CACHE/.answer.$kind
-[ "$kind" != qemu ] || lists=$lists_of_backports
-if [ "$answer" -nt "$lists" ] && dir=$(<"$answer") && [ -e "$dir" ]; then
+suite=
+case $kind in
+qemu | newer) suite=backports ;;
+firmware) suite=sid ;;
+esac
+[ -z "$suite" ] || lists=$CACHE/$suite/lists
+if [ "$answer" -nt "$lists" ] && [ "$answer" -nt "$0" ] && dir=$(<"$answer") && [ -e "$dir" ]; then
     echo "$dir"
     exit 0
 fi
@@ -111,10 +120,10 @@ found() { echo "$1" >"$answer"; echo "$1"; exit 0; }
 command -v apt-get >/dev/null ||
     without "the $kind of the software host is Debian's and this machine has no apt-get to fetch it; copy the directory ~/.cache/minivmm from a Debian machine"
 
-case $kind in
-qemu) use_backports ;;
-source) [ "$(apt_cache show linux-source-6.12)" ] || use_backports ;;
-esac
+if [ "$kind" = source ] && ! [ "$(apt_cache show linux-source-6.12)" ]; then
+    suite=backports lists=$CACHE/backports/lists
+fi
+[ -z "$suite" ] || use_suite
 for try in first second; do
     mapfile -t packages < <(packages_of "$kind")
     mapfile -t debs < <([ ${#packages[@]} -eq 0 ] || deb_names "${packages[@]}")
@@ -137,6 +146,7 @@ for try in first second; do
         mkdir "$tmp/root"
         for deb in "$tmp"/*.deb; do dpkg -x "$deb" "$tmp/root"; done
         [ "$kind" != kernel ] || /sbin/depmod -b "$tmp/root" "$(basename "$tmp"/root/lib/modules/*)"
+        [ "$kind" != newer ] || rm -r "$tmp/root/lib" # no guest loads its modules
         touch "$tmp/root"
         mv -T "$tmp/root" "$dir"
         rm -rf "$tmp"

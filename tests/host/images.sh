@@ -73,6 +73,23 @@ unwrap() {
     rm "$tmp/payload"
 }
 
+# bootable_disk TREE DISK: an MBR, one EFI system partition of 31 MiB from 1 MiB on; in it GRUB from
+# the unpacked packages, where firmware looks for a boot loader, and what that is to boot.
+bootable_disk() {
+    local tree=$1 disk=$2 at=$2@@1M
+    truncate -s 32M "$disk"
+    printf '\0\0\2\0\xef\xff\xff\xff\0\x08\0\0\0\xf8\0\0' | dd of="$disk" bs=1 seek=446 conv=notrunc status=none
+    printf '\x55\xaa' | dd of="$disk" bs=1 seek=510 conv=notrunc status=none
+    tool() { MTOOLS_SKIP_CHECK=1 "$tree/usr/bin/m$1" -i "$at" "${@:2}"; }
+    tool format -T 63488 -h 255 -s 63 ::
+    tool md ::/EFI ::/EFI/BOOT ::/EFI/debian
+    tool copy "$tree"/usr/lib/grub/x86_64-efi/monolithic/grubx64.efi ::/EFI/BOOT/BOOTX64.EFI
+    printf '%s\n' 'echo "GRUB of the disk"' "linux /vmlinuz console=ttyS0 quiet panic=-1 t=firmware boots=2" \
+        "initrd /guest.img" boot | tool copy - ::/EFI/debian/grub.cfg
+    tool copy "$kernel"/boot/vmlinuz-* ::/vmlinuz
+    tool copy "$out/guest.img" ::/
+}
+
 # The small programs of both layers, static so that they run anywhere.
 for c in "$HOST_DIR"/guest/*.c; do
     b=$bin/$(basename "$c" .c)
@@ -126,9 +143,14 @@ done
 # Kernels that are not Linux; without them the scenario is skipped.
 mkdir "$tmp/run/kernels"
 if kernels=$("$HOST_DIR/fetch.sh" kernels); then
-    for k in "$kernels"/boot/{gnumach-*.gz,memtest86+*.bin}; do
+    for k in "$kernels"/boot/{gnumach-*.gz,memtest86+*.bin,ipxe.lkrn}; do
         name=$(basename "$k" .gz)
         gzip -dcf "$k" >"$tmp/run/kernels/${name%%-*}"
     done
+    ! newer=$("$HOST_DIR/fetch.sh" newer) || cp "$newer"/boot/vmlinuz-* "$tmp/run/kernels/backports"
+    if firmware=$("$HOST_DIR/fetch.sh" firmware); then
+        cp "$firmware"/usr/share/cloudhv-efi-x86-64/CLOUDHV.fd "$tmp/run/kernels/"
+        bootable_disk "$kernels" "$tmp/run/kernels/disk.raw"
+    fi
 fi
 pack "$tmp/run" "$out/host-run.cpio"

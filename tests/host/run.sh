@@ -107,7 +107,8 @@ machine=(
     # KVM never learns of the guest's XCR0 and puts its own back at each entry. The
     # guest's kernel then finds a size that does not fit ("XSAVE consistency problem")
     # and loses registers, and with two vCPUs the host's kernel itself died of it.
-    -M q35,kernel-irqchip=split -accel tcg -cpu max,xsave=off -smp 1 -m "$memory"
+    # AVX without XSAVE is no CPU that a kernel expects: aesni_intel uses it and crashes.
+    -M q35,kernel-irqchip=split -accel tcg -cpu max,xsave=off,avx=off,avx2=off -smp 1 -m "$memory"
     -nodefaults -nographic -no-reboot -nic none -vga none
     # Before every device that is to be behind it.
     -device intel-iommu,intremap=on,caching-mode=on

@@ -238,6 +238,24 @@ Test(elf, note_at_the_very_end)
     cr_expect_eq(rig.entry.mode, ENTRY_PROTECTED);
 }
 
+Test(elf, firmware_that_asks_the_host_bridge)
+{
+    put_note(NOTE, "Xen", 4, 18, 4, PHYS + 0x30);
+    cr_assert_eq(rig_load(&rig), 0);
+    cr_expect_eq(rig.entry.host_bridge, 0);
+    ehdr()->e_machine = EM_386;
+    cr_assert_eq(rig_load(&rig), 0);
+    cr_expect_eq(rig.entry.mode, ENTRY_PROTECTED);
+    cr_expect_eq(rig.entry.rip, PHYS + 0x30);
+    cr_expect_eq(rig.entry.host_bridge, 0x0d57);
+    put_note(NOTE, "Xen", 4, 17, 4, PHYS + 0x30);
+    rig_refused(&rig, -ENOEXEC, "32-bit ELF file without a PVH note");
+
+    make_elf32();
+    cr_assert_eq(rig_load(&rig), 0);
+    cr_expect_eq(rig.entry.host_bridge, 0);
+}
+
 Test(elf, pvh_entry_outside_of_the_segments)
 {
     put_note(NOTE, "Xen", 4, 18, 8, PHYS - 1);

@@ -131,11 +131,24 @@ Test(options, vfio_suboptions)
     cr_expect_eq(parsed.vfio[0].devfn, PCI_DEVFN(5, 1));
     cr_expect_eq(parsed.vfio[1].devfn, PCI_DEVFN(31, 0));
     static const char *const bad[] = {"a,rom=", "a,clique=16", "a,iommufd=on", "a,reset=on",
+                                      "a,vga=", "a,vga=off",   "a,vgax",       "a,mmap=off,",
                                       "",       ",",           "a,slot=0",     "a,slot=32",
                                       "a,slot", "a,slot=1.8",  "a,slot=1.",    "a,slot=1x",
                                       "a,",     "a,nonsense",  "a,mmap=yes",   "a,slot=-1"};
     for (size_t i = 0; i < ARRAY_SIZE(bad); i++)
         cr_expect_eq(PARSE("-v", (char *)bad[i], "k"), OPTIONS_BAD, "%s", bad[i]);
+}
+
+Test(options, a_suboption_as_long_as_can_be)
+{
+    char text[2048] = "a,rom=";
+    memset(text + 6, 'x', 255);
+    cr_assert_eq(PARSE("-v", text, "k"), OPTIONS_RUN);
+    cr_expect_eq(strlen(parsed.vfio[0].rom), 255);
+    text[6 + 255] = 'x';
+    cr_expect_eq(PARSE("-v", text, "k"), OPTIONS_BAD);
+    memset(text + 6, 'x', 2000);
+    cr_expect_eq(PARSE("-v", text, "k"), OPTIONS_BAD);
 }
 
 Test(options, entry)
@@ -171,6 +184,19 @@ Test(options, switches_and_numbers)
     cr_expect_str_eq(parsed.kernel, "-odd-name");
 }
 
+Test(options, value_that_may_be_left_out)
+{
+    cr_assert_eq(PARSE("k"), OPTIONS_RUN);
+    cr_expect_eq(parsed.hugepages, 0);
+    cr_assert_eq(PARSE("--hugepages", "k"), OPTIONS_RUN);
+    cr_expect_eq(parsed.hugepages, HUGEPAGES_DEFAULT);
+    cr_expect_str_eq(parsed.kernel, "k");
+    cr_assert_eq(PARSE("--hugepages=1G", "k"), OPTIONS_RUN);
+    cr_expect_eq(parsed.hugepages, GIB);
+    cr_assert_eq(PARSE("--hugepages=2M", "k"), OPTIONS_RUN);
+    cr_expect_eq(parsed.hugepages, 2 * MIB);
+}
+
 Test(options, refused)
 {
     static char *const row[][4] = {
@@ -188,6 +214,9 @@ Test(options, refused)
         {"-m", "0", "k"},
         {"-m", "1", "k"},
         {"-m", "1048577", "k"},
+        {"--hugepages=4M", "k"},
+        {"--hugepages=", "k"},
+        {"--hugepages", "1G", "k"}, /* two kernels */
         {"-c", "0", "k"},
         {"-c", "99999999999", "k"},
         {"-c", "2x", "k"},

@@ -27,13 +27,13 @@ static struct pci_bus bus;
 static struct loop *loop;
 static struct mem mem;
 static struct paravirt p;
-static struct option_disk disk[OPTIONS_DISK_MAX];
+static struct options opt;
 static struct paravirt_config config;
 static char dir[] = "/tmp/minivmm-paravirt-XXXXXX";
 
 static void add(const char *name, bool ro)
 {
-    struct option_disk *d = &disk[config.disks++];
+    struct option_disk *d = &opt.disk[opt.disks++];
     snprintf(d->path, sizeof(d->path), "%s/%s", dir, name);
     d->ro = ro;
     int fd = open(d->path, O_RDWR | O_CREAT, 0600);
@@ -47,8 +47,9 @@ static void setup(void)
     fake_hv_init(&fake);
     cr_assert(!bus_init(&pio) && !bus_init(&mmio) && !loop_create(&loop));
     cr_assert(!pci_bus_init(&bus, &pio, &mmio) && !mem_init(&mem, 2 * MIB) && mkdtemp(dir));
+    opt = (struct options){.cpus = 2};
     config = (struct paravirt_config){
-        .disk = disk, .cpus = 2, .hv = &fake.hv, .bus = &bus, .loop = loop, .mem = &mem};
+        .opt = &opt, .hv = &fake.hv, .bus = &bus, .loop = loop, .mem = &mem};
 }
 
 static void teardown(void)
@@ -88,7 +89,7 @@ Test(paravirt, disks_in_their_order_then_the_random_source)
     cr_expect_eq(id_at(29), (0x1040 + VIRTIO_ID_BLOCK) << 16 | 0x1af4);
     cr_expect_eq(id_at(30), (0x1040 + VIRTIO_ID_BLOCK) << 16 | 0x1af4);
     cr_expect_eq(id_at(31), (0x1040 + VIRTIO_ID_RNG) << 16 | 0x1af4);
-    cr_expect(bus.dev[PCI_DEVFN(29, 0)]->name == disk[0].path, "a guest's first");
+    cr_expect(bus.dev[PCI_DEVFN(29, 0)]->name == opt.disk[0].path, "a guest's first");
     cr_expect_eq(paravirt_slots(&p), 0xe0000000);
     paravirt_reset(&p);
     paravirt_close(&p);
@@ -123,7 +124,7 @@ Test(paravirt, a_disk_that_another_has)
     cr_assert_gt(read(pipes[0], text, sizeof(text) - 1), 0);
     snprintf(want, sizeof(want), "process %d ", getpid());
     cr_expect(strstr(text, want), "%s", text);
-    cr_expect(strstr(text, disk[0].path), "%s", text);
+    cr_expect(strstr(text, opt.disk[0].path), "%s", text);
     paravirt_close(&p);
 }
 

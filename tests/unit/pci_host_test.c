@@ -91,6 +91,11 @@ Test(pci_host, bridge_looks_like_one)
     out(r, CF8, 4, CONF1(0, PCI_CLASS_REVISION));
     cr_expect_eq(in(r, CFC, 4) >> 8, 0x060000);
     cr_expect_eq(ecam_read(r, PCI_HEADER_TYPE, 1), 0);
+    pci_bus_set_host_bridge(&r->bus, 0x0d57);
+    cr_expect_eq(ecam_read(r, PCI_VENDOR_ID, 4), 0x0d578086);
+    cr_expect_eq(ecam_read(r, PCI_CLASS_REVISION, 4) >> 8, 0x060000);
+    pci_bus_set_host_bridge(&r->bus, 0);
+    cr_expect_eq(ecam_read(r, PCI_VENDOR_ID, 4), BRIDGE_ID);
     rig_free(r);
 }
 

@@ -483,6 +483,32 @@ Test(vcpu, mmio_of_every_size)
     expect_told(5, 0xffffffff, 4);
 }
 
+static void add_accesses(void *opaque, const struct bus_range *range, uint64_t accesses)
+{
+    cr_expect_str_eq(range->name, "test");
+    *(uint64_t *)opaque += accesses;
+}
+
+/* What the guest above does: 10 accesses of memory, two of them where nothing is, 7 of ports.
+ */
+Test(vcpu, exits_are_counted)
+{
+    uint64_t ports = 0, memory = 0;
+    PLACE(CODE, mmio);
+    make(2, CPUID_HIDDEN, ENTRY_LONG);
+    struct vcpus_counters c = vcpus_count(vm.vcpus);
+    cr_expect_eq(c.exits[VCPU_EXIT_PORT] + c.exits[VCPU_EXIT_MMIO], 0);
+    run_to_done();
+    c = vcpus_count(vm.vcpus);
+    cr_expect_eq(c.exits[VCPU_EXIT_PORT], 7);
+    cr_expect_eq(c.exits[VCPU_EXIT_MMIO], 10);
+    cr_expect_geq(c.exits[VCPU_EXIT_KICK], 1, "the pause");
+    bus_count(&vm.pio, add_accesses, &ports);
+    bus_count(&vm.mmio, add_accesses, &memory);
+    cr_expect_eq(ports, 7);
+    cr_expect_eq(memory, 8);
+}
+
 /* ---- pause, resume, stop ---- */
 
 static uint32_t counter(void)
@@ -725,6 +751,9 @@ Test(vcpu, message_by_irqfd)
     eventfd_write(fd, 1);
     expect_interrupts(4, 0x40);
     close(fd);
+    struct vcpus_counters count = vcpus_count(vm.vcpus);
+    if (count.knows_interrupts)
+        cr_expect_eq(count.interrupts, 4, "%llu", (unsigned long long)count.interrupts);
 }
 
 Test(vcpu, line_through_the_pic)
