@@ -43,6 +43,7 @@ struct vcpu {
     unsigned index;
     char name[16];
     int fd;
+    int stats; /* KVM's statistics of it; -1: none */
     struct kvm_run *run;
     pthread_t thread;
     bool started;
@@ -238,14 +239,11 @@ static off_t find_stat(int stats, const char *name)
 
 static bool read_stat(const struct vcpu *v, const char *name, off_t *where, uint64_t *value)
 {
-    int stats = ioctl(v->fd, KVM_GET_STATS_FD, NULL);
-    if (stats < 0)
+    if (v->stats < 0)
         return false;
     if (!*where) /* the same for all vCPUs */
-        *where = find_stat(stats, name);
-    bool ok = *where > 0 && pread(stats, value, sizeof(*value), *where) == sizeof(*value);
-    close(stats);
-    return ok;
+        *where = find_stat(v->stats, name);
+    return *where > 0 && pread(v->stats, value, sizeof(*value), *where) == sizeof(*value);
 }
 
 struct vcpus_counters vcpus_count(const struct vcpus *vcpus)
@@ -425,6 +423,8 @@ static int create(struct vcpu *v, const struct kvm *kvm)
         int khz = ioctl(v->fd, KVM_GET_TSC_KHZ, 0);
         policy->tsc_khz = khz > 0 ? (uint32_t)khz : 0;
     }
+    /* Now: a vCPU's ioctl waits as long as it is in KVM_RUN, for ever while it halts. */
+    v->stats = ioctl(v->fd, KVM_GET_STATS_FD, NULL);
     enforce_pv_features(v);
     return set_cpuid(v, kvm_supported_cpuid(kvm), policy);
 }
@@ -447,7 +447,7 @@ int vcpus_create(struct vcpus **out, struct kvm *kvm, const struct vcpus_config 
 
     for (unsigned i = 0; i < config->count; i++) {
         struct vcpu *v = &all->vcpu[i];
-        *v = (struct vcpu){.all = all, .index = i, .fd = -1};
+        *v = (struct vcpu){.all = all, .index = i, .fd = -1, .stats = -1};
         snprintf(v->name, sizeof(v->name), "vcpu%u", i);
         all->config.count++; /* destroy() takes down what there is of it */
         int err = create(v, kvm);
@@ -479,6 +479,8 @@ void vcpus_destroy(struct vcpus *vcpus)
             pthread_join(v->thread, NULL);
         if (v->run)
             munmap(v->run, vcpus->run_size);
+        if (v->stats >= 0)
+            close(v->stats);
         if (v->fd >= 0)
             close(v->fd);
     }
