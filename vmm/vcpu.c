@@ -220,19 +220,18 @@ static enum verdict run_once(struct vcpu *v)
 static off_t find_stat(int stats, const char *name)
 {
     struct kvm_stats_header header;
-    struct {
-        struct kvm_stats_desc fixed;
-        char name[64];
-    } desc;
+    struct kvm_stats_desc desc;
+    char text[sizeof(desc) + 64]; /* the same, and its name */
     if (pread(stats, &header, sizeof(header), 0) != sizeof(header))
         return -ENOENT;
     for (uint32_t i = 0; i < header.num_desc; i++) {
-        off_t at = header.desc_offset + (off_t)i * (sizeof(desc.fixed) + header.name_size);
-        memset(&desc, 0, sizeof(desc));
-        if (pread(stats, &desc, sizeof(desc) - 1, at) <= (ssize_t)sizeof(desc.fixed))
+        off_t at = header.desc_offset + (off_t)i * (sizeof(desc) + header.name_size);
+        memset(text, 0, sizeof(text));
+        if (pread(stats, text, sizeof(text) - 1, at) <= (ssize_t)sizeof(desc))
             break;
-        if (!strncmp(desc.name, name, header.name_size))
-            return (off_t)header.data_offset + desc.fixed.offset;
+        memcpy(&desc, text, sizeof(desc));
+        if (!strcmp(text + sizeof(desc), name))
+            return (off_t)header.data_offset + desc.offset;
     }
     return -ENOENT;
 }
