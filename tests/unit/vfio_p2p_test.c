@@ -161,7 +161,6 @@ static void create(void)
     cr_assert_eq(vfio_p2p_create(&p2p, &io.iommu, 0), 0);
 }
 
-/* What was noted, once the thread has ended. */
 /* The thread says so a moment after the last chunk is mapped; the suite's limit ends it. */
 static void wait_for_bytes(uint64_t bytes)
 {
@@ -169,6 +168,7 @@ static void wait_for_bytes(uint64_t bytes)
         sched_yield();
 }
 
+/* What was noted, once the thread has ended. */
 static const char *notes(void)
 {
     vfio_p2p_stop(p2p);
