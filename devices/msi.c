@@ -408,13 +408,19 @@ uint64_t msix_pba_read(const struct msi *msi, uint32_t offset, unsigned size)
     return pending(msi, offset * 8) & all_ones(size);
 }
 
-void msi_signal(struct msi *msi, unsigned vector)
+int msi_eventfd(struct msi *msi, unsigned vector)
 {
     if (!msi->enabled || vector >= msi->nr)
-        return;
+        return -1;
     /* The first signal of a vector that is still masked is kept, too. */
-    int fd = msi->vector[vector].fd;
-    if (fd < 0 && vector_open(msi, vector))
-        return;
-    eventfd_write(msi->vector[vector].fd, 1); /* fails only with 2^64 - 2 of them pending */
+    if (msi->vector[vector].fd < 0)
+        vector_open(msi, vector);
+    return msi->vector[vector].fd;
+}
+
+void msi_signal(struct msi *msi, unsigned vector)
+{
+    int fd = msi_eventfd(msi, vector);
+    if (fd >= 0)
+        eventfd_write(fd, 1); /* fails only with 2^64 - 2 of them pending */
 }

@@ -78,5 +78,8 @@ uint64_t msix_table_read(const struct msi *msi, uint32_t offset, unsigned size);
 void msix_table_write(struct msi *msi, uint32_t offset, unsigned size, uint64_t value);
 uint64_t msix_pba_read(const struct msi *msi, uint32_t offset, unsigned size);
 
+/* VECTOR's eventfd, for someone else to signal: it raises the vector, now or once it is
+ * unmasked, until MSI or MSI-X is disabled. Stays the owner's; -1: there is none. */
+int msi_eventfd(struct msi *msi, unsigned vector);
 /* For emulated devices: raises VECTOR (a write to its eventfd). */
 void msi_signal(struct msi *msi, unsigned vector);

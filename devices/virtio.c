@@ -7,14 +7,7 @@
  */
 #include "devices/virtio.h"
 
-#include <linux/virtio_config.h>
-#include <linux/virtio_ring.h>
-
 #include "vmm/util.h"
-
-#define FEATURES_OF_ALL                                                 \
-    (1ULL << VIRTIO_F_VERSION_1 | 1ULL << VIRTIO_RING_F_INDIRECT_DESC | \
-     1ULL << VIRTIO_RING_F_EVENT_IDX)
 
 static void clear(struct virtio *dev)
 {
@@ -27,7 +20,7 @@ static void clear(struct virtio *dev)
 void virtio_init(struct virtio *dev)
 {
     pthread_mutex_init(&dev->lock, NULL);
-    dev->features |= FEATURES_OF_ALL;
+    dev->features |= VIRTIO_FEATURES_OF_ALL;
     clear(dev);
 }
 
@@ -36,7 +29,7 @@ void virtio_fini(struct virtio *dev)
     pthread_mutex_destroy(&dev->lock);
 }
 
-static bool is_live(const struct virtio *dev)
+bool virtio_is_live(const struct virtio *dev)
 {
     const uint8_t ends = VIRTIO_CONFIG_S_NEEDS_RESET | VIRTIO_CONFIG_S_FAILED;
     return dev->dma && dev->status & VIRTIO_CONFIG_S_DRIVER_OK && !(dev->status & ends);
@@ -46,7 +39,7 @@ bool virtio_pop(struct virtio *dev, unsigned queue, struct virtq_chain *chain)
 {
     struct virtq *vq = &dev->queue[queue];
     const char *why;
-    if (!is_live(dev) || !vq->enabled)
+    if (!virtio_is_live(dev) || !vq->enabled)
         return false;
     int got = virtq_pop(vq, chain, &why);
     if (got < 0)
@@ -65,18 +58,25 @@ void virtio_notify(struct virtio *dev, unsigned queue)
         dev->transport_ops->interrupt(dev->transport, (int)queue);
 }
 
+void virtio_config_changed(struct virtio *dev)
+{
+    if (dev->status & VIRTIO_CONFIG_S_DRIVER_OK)
+        dev->transport_ops->interrupt(dev->transport, VIRTIO_CONFIG);
+}
+
 void virtio_break(struct virtio *dev, const char *why)
 {
     if (dev->status & VIRTIO_CONFIG_S_NEEDS_RESET)
         return;
     dev->status |= VIRTIO_CONFIG_S_NEEDS_RESET;
-    if (log_limit(&dev->complaints))
+    if (why && log_limit(&dev->complaints))
         log_warn(dev->name,
                  "cannot serve the guest's driver: %s; the device waits until the "
                  "driver resets it",
                  why);
     if (dev->status & VIRTIO_CONFIG_S_DRIVER_OK) /* 2.1.2 */
         dev->transport_ops->interrupt(dev->transport, VIRTIO_CONFIG);
+    virtio_update(dev);
 }
 
 void virtio_kick(struct virtio *dev)
@@ -89,6 +89,12 @@ void virtio_reset(struct virtio *dev)
 {
     dev->ops->reset(dev);
     clear(dev);
+}
+
+void virtio_update(struct virtio *dev)
+{
+    if (dev->ops->update)
+        dev->ops->update(dev);
 }
 
 /* 2.2.2: only what was offered, and not without version 1. */
@@ -111,6 +117,7 @@ void virtio_set_status(struct virtio *dev, uint8_t status)
     /* The device's own bit is not the driver's to set or clear. */
     dev->status = (uint8_t)((status & ~VIRTIO_CONFIG_S_NEEDS_RESET) |
                             (dev->status & VIRTIO_CONFIG_S_NEEDS_RESET));
+    virtio_update(dev);
 }
 
 void virtio_set_accepted(struct virtio *dev, unsigned word, uint32_t value)

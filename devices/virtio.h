@@ -4,9 +4,13 @@
  *
  * LOCK guards device and transport. vCPU threads come through the transport's registers; kicks
  * and completions run in the loop's thread, and nothing else touches the rings but a reset.
+ * The queues that are served outside (by the kernel or another process, vhost.h) have an
+ * eventfd of their own for kicks, and one for interrupts; neither passes here.
  */
 #pragma once
 
+#include <linux/virtio_config.h>
+#include <linux/virtio_ring.h>
 #include <pthread.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -15,8 +19,12 @@
 #include "devices/virtq.h"
 #include "vmm/log.h"
 
-#define VIRTIO_QUEUES_MAX 8
-#define VIRTIO_CONFIG     (-1) /* in place of a queue: the configuration or the status changed */
+#define VIRTIO_QUEUES_MAX 9
+/* Offered by every device. */
+#define VIRTIO_FEATURES_OF_ALL                                          \
+    (1ULL << VIRTIO_F_VERSION_1 | 1ULL << VIRTIO_RING_F_INDIRECT_DESC | \
+     1ULL << VIRTIO_RING_F_EVENT_IDX)
+#define VIRTIO_CONFIG (-1) /* in place of a queue: the configuration or the status changed */
 
 struct virtio;
 
@@ -27,11 +35,18 @@ struct virtio_ops {
     bool (*kick)(struct virtio *dev);
     /* Nothing of the guest's memory is touched any more when this returns. Any thread. */
     void (*reset)(struct virtio *dev);
+    /* virtio_is_live() or what call_fd() gives may have changed. NULL: nothing to do. Any
+     * thread. */
+    void (*update)(struct virtio *dev);
 };
 
 struct virtio_transport_ops {
     void (*interrupt)(void *transport, int queue); /* a queue, or VIRTIO_CONFIG */
     void (*kick_again)(void *transport);
+    /* Of a queue served outside: what the driver's kicks signal, for the device's life; and
+     * what interrupts the driver, until the next update(). Both stay the transport's. */
+    int (*kick_fd)(void *transport, unsigned queue);
+    int (*call_fd)(void *transport, unsigned queue);
 };
 
 struct virtio {
@@ -40,8 +55,9 @@ struct virtio {
     const struct mem *mem; /* guest RAM */
     uint16_t id;           /* VIRTIO_ID_... */
     unsigned queues;
+    unsigned outside;   /* so many of them, the first ones, are served outside */
     uint64_t features;  /* offered */
-    const void *config; /* the device's configuration; constant */
+    const void *config; /* the device's configuration */
     size_t config_size;
 
     pthread_mutex_t lock;
@@ -60,12 +76,17 @@ void virtio_fini(struct virtio *dev);
 
 /* ---- for devices, with the lock held ---- */
 
+/* The driver is done with its set-up, nothing is wrong, and the device may use memory. */
+bool virtio_is_live(const struct virtio *dev);
 /* The next chain of QUEUE; false: none, or the device does not run. */
 bool virtio_pop(struct virtio *dev, unsigned queue, struct virtq_chain *chain);
 void virtio_push(struct virtio *dev, unsigned queue, uint16_t head, uint32_t written);
 /* The driver's interrupt for what was pushed, if it wants one. */
 void virtio_notify(struct virtio *dev, unsigned queue);
-/* The driver broke the rules: DEVICE_NEEDS_RESET, and nothing more until it does. */
+/* What CONFIG points to is another now: the driver is told. */
+void virtio_config_changed(struct virtio *dev);
+/* The driver broke the rules, or the device cannot go on: DEVICE_NEEDS_RESET, and nothing more
+ * until it does. WHY is for the message; NULL: there was one. */
 void virtio_break(struct virtio *dev, const char *why);
 /* Works on the queues, and again later when there is more than a turn of work. */
 void virtio_kick(struct virtio *dev);
@@ -73,6 +94,7 @@ void virtio_kick(struct virtio *dev);
 /* ---- for transports, with the lock held ---- */
 
 void virtio_reset(struct virtio *dev);
+void virtio_update(struct virtio *dev); /* bus mastering or an interrupt's way changed */
 void virtio_set_status(struct virtio *dev, uint8_t status);
 void virtio_set_accepted(struct virtio *dev, unsigned word, uint32_t value); /* of 32 bits */
 void virtio_enable_queue(struct virtio *dev, unsigned queue);

@@ -6,13 +6,15 @@
  * 4.1.4.6 device configuration, 4.1.4.9 access by configuration space), 4.1.5.3 and 4.1.5.4 for
  * interrupts. One BAR has it all, and MSI-X:
  *
- *   0x0000  common configuration      0x1000  notification, one address for all queues
+ *   0x0000  common configuration      0x1000  notification
  *   0x0400  ISR status                0x2000  MSI-X table
  *   0x0800  device configuration      0x3000  MSI-X pending bits
  *
- * A notification is an ioeventfd that the loop waits for; which queue it was for does not
- * matter, since looking into an empty one costs little. Left out: the legacy interface, queue
- * reset, notification data.
+ * A notification is an ioeventfd that the loop waits for, with one address for all queues:
+ * which it was for does not matter, since looking into an empty one costs little. A queue that
+ * is served outside (virtio.h) has an address and an eventfd of its own behind that; what
+ * signals its interrupts is the eventfd of its MSI-X vector, or where there is none, one in the
+ * loop. Left out: the legacy interface, queue reset, notification data.
  *
  * The registers and MSI-X are under the device's lock (virtio.h), taken with the bus's lock
  * held or without, never the other way round; configuration space is under the bus's.
@@ -24,6 +26,7 @@
 #include <linux/virtio_pci.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
+#include <unistd.h>
 
 #include "devices/msi.h"
 #include "devices/pci.h"
@@ -41,7 +44,7 @@
 #define MSIX_CAP_LEN 12 /* 6.8.2: no UAPI name */
 
 enum { COMMON = 0, ISR = 0x400, DEVICE = 0x800, NOTIFY = 0x1000, TABLE = 0x2000, PBA = 0x3000 };
-enum { NOTIFY_SIZE = 2 }; /* of the driver's write, and of the area */
+enum { NOTIFY_SIZE = 2, NOTIFY_STEP = 4 }; /* of the driver's write; of the addresses */
 enum { ISR_QUEUE = 1 };
 
 _Static_assert(sizeof(struct virtio_pci_common_cfg) == VIRTIO_PCI_COMMON_Q_USEDHI + 4,
@@ -52,8 +55,11 @@ struct virtio_pci {
     struct virtio *dev;
     struct virtio_pci_config wiring;
     struct msi msi;
-    int kick_fd;
-    bool on_bus, direct; /* direct: the ioeventfd is there */
+    /* Doorbells: 0 is the loop's, for all queues served here, N + 1 that of queue N. */
+    int kick_fd[1 + VIRTIO_QUEUES_MAX];
+    bool direct[1 + VIRTIO_QUEUES_MAX]; /* its ioeventfd is there */
+    int call_fd;                        /* for interrupts by pin from outside */
+    bool on_bus;
     uint8_t msix_pos, window_pos;
 
     /* under dev->lock */
@@ -104,13 +110,40 @@ static void interrupt(void *transport, int queue)
 static void kick_again(void *transport)
 {
     const struct virtio_pci *vp = transport;
-    eventfd_write(vp->kick_fd, 1);
+    eventfd_write(vp->kick_fd[0], 1);
+}
+
+static int kick_fd(void *transport, unsigned queue)
+{
+    const struct virtio_pci *vp = transport;
+    return vp->kick_fd[1 + queue];
+}
+
+static int call_fd(void *transport, unsigned queue)
+{
+    struct virtio_pci *vp = transport;
+    int fd = msi_eventfd(&vp->msi, vp->vector[queue]);
+    return fd >= 0 ? fd : vp->call_fd;
 }
 
 static const struct virtio_transport_ops transport_ops = {
     .interrupt = interrupt,
     .kick_again = kick_again,
+    .kick_fd = kick_fd,
+    .call_fd = call_fd,
 };
+
+/* Someone outside signalled the eventfd that stands in for a vector. The queue is not known,
+ * nor whether the driver has chosen a vector since; an interrupt too many does no harm. */
+static void called(void *opaque, uint32_t events)
+{
+    struct virtio_pci *vp = opaque;
+    (void)events;
+    pthread_mutex_lock(&vp->dev->lock);
+    for (unsigned i = 0; i < vp->dev->outside && virtio_is_live(vp->dev); i++)
+        interrupt(vp, (int)i);
+    pthread_mutex_unlock(&vp->dev->lock);
+}
 
 static void kicked(void *opaque, uint32_t events)
 {
@@ -133,6 +166,11 @@ static uint32_t feature_word(uint64_t features, uint32_t select)
     return select > 1 ? 0 : (uint32_t)(features >> 32 * select);
 }
 
+static unsigned doorbells(const struct virtio_pci *vp)
+{
+    return 1 + vp->dev->outside;
+}
+
 /* A picture of the registers; the queue's are 0 where there is none (4.1.4.3.1). */
 static uint64_t common_read(struct virtio_pci *vp, uint64_t offset, unsigned size)
 {
@@ -152,6 +190,8 @@ static uint64_t common_read(struct virtio_pci *vp, uint64_t offset, unsigned siz
         cfg.queue_size = vq->size;
         cfg.queue_msix_vector = vp->vector[vp->queue_select];
         cfg.queue_enable = vq->enabled;
+        if (vp->queue_select < dev->outside)
+            cfg.queue_notify_off = vp->queue_select + 1;
         memcpy((uint8_t *)&cfg + VIRTIO_PCI_COMMON_Q_DESCLO, vq->addr, sizeof(vq->addr));
     }
     return get_le((const uint8_t *)&cfg + offset, size);
@@ -177,8 +217,10 @@ static void queue_write(struct virtio_pci *vp, uint64_t offset, uint32_t value)
     struct virtq *vq = selected(vp);
     if (!vq)
         return;
-    if (offset == VIRTIO_PCI_COMMON_Q_MSIX)
+    if (offset == VIRTIO_PCI_COMMON_Q_MSIX) {
         vp->vector[vp->queue_select] = vector_or_none(vp, value);
+        virtio_update(vp->dev);
+    }
     if (vq->enabled)
         return;
     if (offset == VIRTIO_PCI_COMMON_Q_SIZE && is_pow2(value) && value <= VIRTQ_SIZE_MAX)
@@ -267,8 +309,9 @@ static void bar_write(void *opaque, uint64_t offset, unsigned size, uint64_t val
         common_write(vp, offset, MIN(size, 4U), (uint32_t)value);
         if (size == 8) /* an address in one piece */
             common_write(vp, offset + 4, 4, (uint32_t)(value >> 32));
-    } else if (offset == NOTIFY) { /* as a rule the ioeventfd's */
-        kick_again(vp);
+    } else if (offset >= NOTIFY && offset < NOTIFY + doorbells(vp) * NOTIFY_STEP) {
+        /* as a rule the ioeventfd's */
+        eventfd_write(vp->kick_fd[(offset - NOTIFY) / NOTIFY_STEP], 1);
     } else if (offset >= TABLE && offset < PBA) {
         msix_table_write(&vp->msi, (uint32_t)offset - TABLE, size, value);
     }
@@ -280,14 +323,16 @@ static const struct bus_ops bar_ops = {.read = bar_read, .write = bar_write};
 static int bar_map(struct pci_dev *pci, unsigned bar, uint64_t addr)
 {
     struct virtio_pci *vp = container_of(pci, struct virtio_pci, pci);
-    const struct bus_range range = {addr, BAR_SIZE, &bar_ops, vp, "virtio"};
+    const struct bus_range range = {addr, BAR_SIZE, &bar_ops, vp, vp->dev->name};
     struct hv *hv = vp->wiring.hv;
     (void)bar;
     int err = bus_add(pci->bus->mmio, &range);
     if (err)
         return err;
-    /* Without it the write comes here by an exit. */
-    vp->direct = !hv->ops->ioeventfd_add(hv, vp->kick_fd, addr + NOTIFY, NOTIFY_SIZE, false);
+    /* Without them the writes come here by an exit. */
+    for (unsigned i = 0; i < doorbells(vp); i++)
+        vp->direct[i] = !hv->ops->ioeventfd_add(
+            hv, vp->kick_fd[i], addr + NOTIFY + i * NOTIFY_STEP, NOTIFY_SIZE, false);
     return 0;
 }
 
@@ -296,9 +341,12 @@ static void bar_unmap(struct pci_dev *pci, unsigned bar)
     struct virtio_pci *vp = container_of(pci, struct virtio_pci, pci);
     struct hv *hv = vp->wiring.hv;
     uint64_t addr = pci->bar[bar].addr;
-    if (vp->direct)
-        hv->ops->ioeventfd_remove(hv, vp->kick_fd, addr + NOTIFY, NOTIFY_SIZE, false);
-    vp->direct = false;
+    for (unsigned i = 0; i < doorbells(vp); i++) {
+        if (vp->direct[i])
+            hv->ops->ioeventfd_remove(hv, vp->kick_fd[i], addr + NOTIFY + i * NOTIFY_STEP,
+                                      NOTIFY_SIZE, false);
+        vp->direct[i] = false;
+    }
     bus_remove(pci->bus->mmio, addr);
 }
 
@@ -340,6 +388,7 @@ static void follow_config(struct virtio_pci *vp)
     vp->intx_off = command & PCI_COMMAND_INTX_DISABLE;
     msix_control_write(&vp->msi, control);
     intx_update(vp);
+    virtio_update(vp->dev);
     kick_again(vp); /* what was made available while there was no DMA */
     pthread_mutex_unlock(&vp->dev->lock);
 }
@@ -387,10 +436,10 @@ static int add_capabilities(struct virtio_pci *vp)
         uint8_t type;
         uint32_t offset;
         size_t size;
-        uint8_t extra; /* notify_off_multiplier: 0, one address for all */
+        uint8_t extra; /* bytes: notify_off_multiplier, the data of the window */
     } structure[] = {
         {VIRTIO_PCI_CAP_DEVICE_CFG, DEVICE, vp->dev->config_size, 0},
-        {VIRTIO_PCI_CAP_NOTIFY_CFG, NOTIFY, NOTIFY_SIZE, 4},
+        {VIRTIO_PCI_CAP_NOTIFY_CFG, NOTIFY, doorbells(vp) * NOTIFY_STEP, 4},
         {VIRTIO_PCI_CAP_ISR_CFG, ISR, 1, 0},
         {VIRTIO_PCI_CAP_COMMON_CFG, COMMON, sizeof(struct virtio_pci_common_cfg), 0},
     };
@@ -414,8 +463,25 @@ static int add_capabilities(struct virtio_pci *vp)
         if (structure[i].size)
             pos = add_structure(vp, structure[i].type, structure[i].offset, structure[i].size,
                                 structure[i].extra);
+        if (pos >= 0 && structure[i].type == VIRTIO_PCI_CAP_NOTIFY_CFG)
+            put_le32(vp->pci.config + pos + sizeof(struct virtio_pci_cap), NOTIFY_STEP);
     }
     return MIN(pos, 0);
+}
+
+static int make_eventfds(struct virtio_pci *vp)
+{
+    vp->kick_fd[0] = loop_add_eventfd(vp->wiring.loop, kicked, vp);
+    if (vp->kick_fd[0] < 0)
+        return vp->kick_fd[0];
+    for (unsigned i = 1; i < doorbells(vp); i++) {
+        vp->kick_fd[i] = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+        if (vp->kick_fd[i] < 0)
+            return -errno;
+    }
+    if (vp->dev->outside)
+        vp->call_fd = loop_add_eventfd(vp->wiring.loop, called, vp);
+    return vp->dev->outside ? MIN(vp->call_fd, 0) : 0;
 }
 
 static int set_up(struct virtio_pci *vp)
@@ -436,9 +502,10 @@ static int set_up(struct virtio_pci *vp)
     if (!err)
         err = add_capabilities(vp);
     reset_registers(vp);
-    vp->kick_fd = err ? err : loop_add_eventfd(wiring->loop, kicked, vp);
-    if (vp->kick_fd < 0)
-        return vp->kick_fd;
+    if (!err)
+        err = make_eventfds(vp);
+    if (err)
+        return err;
     err = pci_bus_add(wiring->bus, &vp->pci, wiring->devfn);
     vp->on_bus = !err;
     return err;
@@ -452,7 +519,9 @@ int virtio_pci_create(struct virtio_pci **out, struct virtio *dev,
         return -ENOMEM;
     vp->dev = dev;
     vp->wiring = *config;
-    vp->kick_fd = -1;
+    vp->call_fd = -1;
+    for (unsigned i = 0; i < ARRAY_SIZE(vp->kick_fd); i++)
+        vp->kick_fd[i] = -1;
     dev->transport_ops = &transport_ops;
     dev->transport = vp;
     int err = set_up(vp);
@@ -475,7 +544,12 @@ void virtio_pci_destroy(struct virtio_pci *vp)
     reset_registers(vp);
     msi_fini(&vp->msi);
     pthread_mutex_unlock(&vp->dev->lock);
-    loop_close(vp->wiring.loop, vp->kick_fd);
+    loop_close(vp->wiring.loop, vp->call_fd);
+    loop_close(vp->wiring.loop, vp->kick_fd[0]);
+    for (unsigned i = 1; i < doorbells(vp); i++) {
+        if (vp->kick_fd[i] >= 0)
+            close(vp->kick_fd[i]);
+    }
     free(vp);
 }
 

@@ -120,6 +120,7 @@ row memory-fraction 2 '1[.]5G' "$M" -m 1.5G "$idle"
 row memory-empty 2 '--memory' "$M" -m "" "$idle"
 row memory-overflow 2 '99999999T' "$M" -m 99999999T "$idle"
 row memory-odd 2 'page' "$M" -m 1048577 "$idle"
+row hugepages-size 2 '--hugepages.*3M' "$M" --hugepages=3M "$idle"
 row cpus-zero 2 '--cpus.*0' "$M" --cpus 0 "$idle"
 row cpus-negative 2 '--cpus.*-1' "$M" --cpus -1 "$idle"
 row cpus-word 2 '--cpus.*many' "$M" --cpus many "$idle"
@@ -132,7 +133,14 @@ row entry-word 2 '--entry.*virtual' "$M" --entry virtual "$idle"
 row entry-address 2 '--entry' "$M" --entry long@nowhere "$idle"
 row entry-address-large 2 '--entry' "$M" --entry long@0x100000000 "$idle"
 row disk-suboption 2 'rw: .*ro or direct|rw.*ro or direct' "$M" --disk "$T/disk,rw" "$idle"
+row share-no-tag 2 '--share.*DIR:TAG' "$M" --share "$T" "$idle"
+row vsock-of-the-host 2 '--vsock.*from 3 on' "$M" --vsock 2 "$idle"
 row disk-empty-name 2 '--disk' "$M" --disk ",ro" "$idle"
+row stop-timeout-word 2 '--stop-timeout.*soon' "$M" --stop-timeout soon "$idle"
+row stop-timeout-negative 2 '--stop-timeout.*-1' "$M" --stop-timeout -1 "$idle"
+row name-empty 2 '--name' "$M" --name "" "$idle"
+row name-blank 2 '--name.*a b' "$M" --name "a b" "$idle"
+row name-long 2 '--name' "$M" --name "${long:0:65}" "$idle"
 row log-level 2 '--log-level' "$M" --log-level loud "$idle"
 row vfio-empty 2 '--vfio' "$M" --vfio "" "$idle"
 row vfio-suboption 2 'colour=red' "$M" --vfio 42:00.0,colour=red "$idle"
@@ -193,6 +201,11 @@ if [ "$(id -u)" -eq 0 ]; then
 else
     row kernel-unreadable 4 'Permission denied' "$M" "$T/unreadable"
 fi
+row log-file-directory 4 'directory: .*log file' "$M" --log-file "$T/directory" "$idle"
+row pidfile-directory 4 'directory: .*pidfile' "$M" --pidfile "$T/directory" "$idle"
+row pidfile-kernel 4 'elf-half: .*no pidfile' "$M" --pidfile "$T/elf-half" "$idle"
+row pidfile-device 4 '/dev/null: .*no pidfile' "$M" --pidfile /dev/null "$idle"
+row pidfile-locked 4 'pid: .*locked' flock "$T/pid" "$M" --pidfile "$T/pid" "$idle"
 row initrd-missing 4 'nowhere: .*No such file' "$M" --initrd "$T/nowhere" "$pvh"
 row initrd-directory 4 'directory: ' "$M" --initrd "$T/directory" "$pvh"
 
@@ -229,12 +242,15 @@ kvm_row initrd-too-large 4 'initrd: ' "$M" -m 64M --initrd "$T/initrd" "$pvh"
 kvm_row cmdline-too-long 4 'command line' "$M" -m 64M --cmdline "$long" "$pvh"
 kvm_row cpus-too-many 4 '99999' "$M" --cpus 99999 "$idle"
 kvm_row debug-exit-taken 4 '--debug-exit.*0x3f8' "$M" --debug-exit 0x3f8 "$idle"
-row memory-absurd 4 '99999T|[Mm]emory|RAM' "$M" -m 99999T "$idle"
+kvm_row memory-absurd 4 '99999T|[Mm]emory|RAM' "$M" -m 99999T "$idle"
+row hugepages-none 4 '--hugepages: .*more are needed; echo [0-9]+ > /sys' "$M" -m 512G --hugepages=2M "$idle"
 kvm_row vfio-malformed 4 'nonsense: ' "$M" --vfio nonsense "$idle"
 kvm_row vfio-function 4 '42:00[.]9' "$M" --vfio 0000:42:00.9 "$idle"
 kvm_row vfio-missing 4 '00ff:1f:1f[.]7' "$M" --vfio 00ff:1f:1f.7 "$idle"
 kvm_row vfio-path 4 '/sys/nowhere' "$M" --vfio /sys/nowhere "$idle"
 
+kvm_row share-missing 4 'nowhere: .*no such directory' "$M" --share "$T/nowhere:t" "$idle"
+kvm_row share-no-server 4 'nowhere: .*start virtiofsd' "$M" --share "unix:$T/nowhere:t" "$idle"
 kvm_row disk-missing 4 'nowhere: .*No such file' "$M" --disk "$T/nowhere" "$idle"
 kvm_row disk-directory 4 'directory: .*raw image' "$M" --disk "$T/directory" "$idle"
 kvm_row disk-empty 4 'empty: .*truncate' "$M" --disk "$T/empty" "$idle"
@@ -289,9 +305,22 @@ says() {
 says version '^minivmm [0-9]+[.][0-9]+' --version
 says version-letter '^minivmm [0-9]+[.][0-9]+' -V
 says help-letter '^Usage: minivmm' -h
-for option in vfio disk memory cpus initrd cmdline entry cpuid debug-exit no-reboot help version; do
+for option in vfio disk memory hugepages cpus initrd cmdline entry cpuid debug-exit no-reboot stop-timeout name \
+    pidfile log-file help version; do
     says "help-$option" "--$option" --help
 done
+
+# --- name, log file, pidfile ---
+
+# Who is told: the log file, and not standard error; a pidfile is gone after a start that failed.
+echo before >"$T/log"
+"$M" --name vm-1 --log-file "$T/log" --pidfile "$T/pid" "$T/nowhere" >"$T/out" 2>&1
+if [ $? -ne 4 ] || [ -s "$T/out" ] || [ -e "$T/pid" ] || [ "$(head -n1 "$T/log")" != before ] ||
+    [ "$(grep -c '^minivmm vm-1: .*nowhere: cannot open kernel' "$T/log")" != 1 ]; then
+    verdict "FAIL cli/log-file: $(cat "$T/log" "$T/out" | tr '\n' '|')"
+else
+    verdict "PASS cli/log-file"
+fi
 
 # --- the terminal, and signals ---
 

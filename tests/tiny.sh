@@ -24,6 +24,34 @@ alphabet() {
     done
 }
 
+# said LOG TEXT: waits until it is there
+said() {
+    local i
+    for ((i = 0; i < 400; i++)); do
+        ! grep -qa "$2" "$1" || return 0
+        sleep 0.05
+    done
+    return 1
+}
+
+# The user's part where signals end the guest of guests/ends.c: when it listens, one of them;
+# another when the first one has pressed the button.
+signal_once() {
+    said "$1" ^listening && kill -TERM "$(cat "$1.pid")"
+}
+signal_twice() {
+    signal_once "$1" && said "$1" "pressed the guest's power button" && kill -INT "$(cat "$1.pid")"
+}
+
+# The same by the pidfile, which is gone when the VM is.
+signal_pidfile() {
+    said "$1" ^listening && kill -TERM "$(cat "$LOGS/pid")"
+}
+pidfile_gone() {
+    [ ! -e "$LOGS/pid" ] || echo "the pidfile is still there"
+    grep -q '^minivmm tiny: signal 15' "$1" || echo "its messages do not have its name"
+}
+
 # Guests that are told things by their command line.
 guest() {
     local name=$1 want=$2 file=$3 words=$4
@@ -129,6 +157,15 @@ guest poweroff 0 ends poweroff
 guest reset-keyboard 6 ends reset-keyboard --no-reboot
 guest reset-cf9 6 ends reset-cf9 --no-reboot
 guest reset-acpi 6 ends reset-acpi --no-reboot
+input=signal_once guest button 0 ends button
+input=signal_once guest button-reset 143 ends button-reset
+input=signal_once guest button-unknown 143 ends button-unknown
+input=signal_once guest button-now 143 ends button --stop-timeout 0
+input=signal_once guest button-late 143 ends button-ignored --stop-timeout 1
+input=signal_twice guest button-twice 130 ends button-ignored --stop-timeout 1000
+echo 12345 >"$LOGS/pid" # left over
+input=signal_pidfile also=pidfile_gone \
+    guest button-pidfile 0 ends button --pidfile "$LOGS/pid" --name tiny
 guest reboot 1 ends reboot
 guest reboot-smp 1 ends reboot --cpus 2
 guest nowhere 10 ends nowhere

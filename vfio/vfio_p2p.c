@@ -296,3 +296,18 @@ void vfio_p2p_remove(struct vfio_p2p *p2p, const struct vfio_view *view)
     }
     pthread_mutex_unlock(&p2p->lock);
 }
+
+uint64_t vfio_p2p_bytes(struct vfio_p2p *p2p)
+{
+    uint64_t sum = 0;
+    if (!p2p)
+        return 0;
+    pthread_mutex_lock(&p2p->lock);
+    for (const struct p2p_bar *bar = p2p->bars; bar; bar = bar->next) {
+        struct vfio_area piece = {0};
+        while (next_piece(bar, piece.offset + piece.size, &piece) && piece.offset < bar->done)
+            sum += piece.size;
+    }
+    pthread_mutex_unlock(&p2p->lock);
+    return sum;
+}

@@ -30,3 +30,6 @@ void vfio_p2p_destroy(struct vfio_p2p *p2p);
  */
 void vfio_p2p_add(struct vfio_p2p *p2p, struct vfio_view *view);
 void vfio_p2p_remove(struct vfio_p2p *p2p, const struct vfio_view *view);
+
+/* How many bytes of BARs are mapped now; 0 of no P2P. */
+uint64_t vfio_p2p_bytes(struct vfio_p2p *p2p);

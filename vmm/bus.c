@@ -28,7 +28,7 @@ int bus_init(struct bus *bus)
 void bus_fini(struct bus *bus)
 {
     pthread_rwlock_destroy(&bus->lock);
-    free(bus->range);
+    free(bus->slot);
 }
 
 /* How many ranges begin at or below ADDR: the last of them is the only one that can hold it. */
@@ -37,7 +37,7 @@ static unsigned bus_search(const struct bus *bus, uint64_t addr)
     unsigned low = 0, high = bus->nr;
     while (low < high) {
         unsigned mid = low + (high - low) / 2;
-        if (bus->range[mid].base <= addr)
+        if (bus->slot[mid].range.base <= addr)
             low = mid + 1;
         else
             high = mid;
@@ -48,8 +48,8 @@ static unsigned bus_search(const struct bus *bus, uint64_t addr)
 /* Sizes and distances are compared, never sums: a range may end at the top of the space. */
 static bool bus_is_free(const struct bus *bus, unsigned at, uint64_t base, uint64_t size)
 {
-    const struct bus_range *below = at > 0 ? &bus->range[at - 1] : NULL;
-    const struct bus_range *above = at < bus->nr ? &bus->range[at] : NULL;
+    const struct bus_range *below = at > 0 ? &bus->slot[at - 1].range : NULL;
+    const struct bus_range *above = at < bus->nr ? &bus->slot[at].range : NULL;
     return !(below && base - below->base < below->size) &&
            !(above && above->base - base < size);
 }
@@ -68,16 +68,16 @@ int bus_add(struct bus *bus, const struct bus_range *range)
     }
     if (bus->nr == bus->room) {
         unsigned room = bus->room ? 2 * bus->room : 16;
-        struct bus_range *bigger = reallocarray(bus->range, room, sizeof(*bigger));
+        struct bus_slot *bigger = reallocarray(bus->slot, room, sizeof(*bigger));
         if (!bigger) {
             err = -ENOMEM;
             goto unlock;
         }
-        bus->range = bigger;
+        bus->slot = bigger;
         bus->room = room;
     }
-    memmove(&bus->range[at + 1], &bus->range[at], (bus->nr - at) * sizeof(*range));
-    bus->range[at] = *range;
+    memmove(&bus->slot[at + 1], &bus->slot[at], (bus->nr - at) * sizeof(*bus->slot));
+    bus->slot[at] = (struct bus_slot){.range = *range};
     bus->nr++;
 unlock:
     pthread_rwlock_unlock(&bus->lock);
@@ -88,8 +88,8 @@ void bus_remove(struct bus *bus, uint64_t base)
 {
     pthread_rwlock_wrlock(&bus->lock);
     unsigned at = bus_search(bus, base);
-    if (at > 0 && bus->range[at - 1].base == base) {
-        memmove(&bus->range[at - 1], &bus->range[at], (bus->nr - at) * sizeof(*bus->range));
+    if (at > 0 && bus->slot[at - 1].range.base == base) {
+        memmove(&bus->slot[at - 1], &bus->slot[at], (bus->nr - at) * sizeof(*bus->slot));
         bus->nr--;
     }
     pthread_rwlock_unlock(&bus->lock);
@@ -104,11 +104,13 @@ static unsigned bus_step(struct bus *bus, uint64_t addr, unsigned len, struct bu
     *out = (struct bus_range){0};
     pthread_rwlock_rdlock(&bus->lock);
     at = bus_search(bus, addr);
-    if (at > 0 && addr - bus->range[at - 1].base < bus->range[at - 1].size) {
-        *out = bus->range[at - 1];
+    struct bus_slot *slot = at > 0 ? &bus->slot[at - 1] : NULL;
+    if (slot && addr - slot->range.base < slot->range.size) {
+        __atomic_fetch_add(&slot->accesses, 1, __ATOMIC_RELAXED); /* others read, too */
+        *out = slot->range;
         left = MIN(left, out->size - (addr - out->base));
     } else if (at < bus->nr) {
-        left = MIN(left, bus->range[at].base - addr);
+        left = MIN(left, bus->slot[at].range.base - addr);
     }
     pthread_rwlock_unlock(&bus->lock);
 
@@ -145,4 +147,13 @@ void bus_write(struct bus *bus, uint64_t addr, const void *data, unsigned len)
         addr += size;
         len -= size;
     }
+}
+
+void bus_count(struct bus *bus, bus_count_fn *fn, void *opaque)
+{
+    pthread_rwlock_rdlock(&bus->lock);
+    for (unsigned i = 0; i < bus->nr; i++)
+        fn(opaque, &bus->slot[i].range,
+           __atomic_load_n(&bus->slot[i].accesses, __ATOMIC_RELAXED));
+    pthread_rwlock_unlock(&bus->lock);
 }

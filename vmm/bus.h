@@ -24,12 +24,17 @@ struct bus_range {
     uint64_t size;
     const struct bus_ops *ops;
     void *opaque;
-    const char *name; /* for traces; lives as long as the range */
+    const char *name; /* for counters; lives as long as the range */
+};
+
+struct bus_slot {
+    struct bus_range range;
+    uint64_t accesses; /* atomic */
 };
 
 struct bus {
     pthread_rwlock_t lock;
-    struct bus_range *range; /* sorted by base, disjoint */
+    struct bus_slot *slot; /* sorted by base, disjoint */
     unsigned nr, room;
 };
 
@@ -40,6 +45,11 @@ void bus_fini(struct bus *bus);
 int bus_add(struct bus *bus, const struct bus_range *range);
 /* The range that begins at BASE; nothing happens when there is none. */
 void bus_remove(struct bus *bus, uint64_t base);
+
+/* Tells FN of each range and its accesses since it was added, in the order of addresses; FN
+ * does not change the bus. */
+typedef void bus_count_fn(void *opaque, const struct bus_range *range, uint64_t accesses);
+void bus_count(struct bus *bus, bus_count_fn *fn, void *opaque);
 
 /* An access of LEN bytes (1 to 8, any alignment) as the CPU made it. A length that is no power
  * of two, and one that crosses the end of a range, is split. What nobody claims reads as all

@@ -16,6 +16,7 @@
 #include <sys/epoll.h>
 #include <sys/signalfd.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "boot/acpi.h"
@@ -28,7 +29,9 @@
 #include "devices/uart16550.h"
 #include "vmm/bus.h"
 #include "vmm/console.h"
+#include "vmm/control.h"
 #include "vmm/cpuid.h"
+#include "vmm/json.h"
 #include "vmm/kvm.h"
 #include "vmm/layout.h"
 #include "vmm/log.h"
@@ -38,6 +41,8 @@
 #include "vmm/options.h"
 #include "vmm/paravirt.h"
 #include "vmm/passthrough.h"
+#include "vmm/pidfile.h"
+#include "vmm/placement.h"
 #include "vmm/util.h"
 #include "vmm/vcpu.h"
 
@@ -50,8 +55,10 @@ enum { VERDICT_NONE = -1, VERDICT_RESET = -2 };
 struct machine {
     const struct options *opt;
     atomic_int verdict;
+    atomic_int stopping; /* the signal that pressed the power button; 0: none */
+    bool paused;         /* by a command: main thread */
 
-    int kernel_fd, initrd_fd, signal_fd;
+    int pid_fd, kernel_fd, initrd_fd, signal_fd, stop_timer;
     uint64_t kernel_size, initrd_size;
     sigset_t old_signals;
 
@@ -59,6 +66,7 @@ struct machine {
     struct kvm *kvm;
     struct bus pio, mmio;
     struct loop *loop;
+    struct control *control;
     struct console *console;
     struct uart *uart;
     struct cmos *cmos;
@@ -87,8 +95,11 @@ static void power_reset(void *opaque)
 {
     struct machine *m = opaque;
     int none = VERDICT_NONE;
+    int signo = atomic_load(&m->stopping);
     if (m->opt->no_reboot)
         return end(m, STATUS_RESET);
+    if (signo) /* who wants it to end does not want it to start again */
+        return end(m, STATUS_SIGNAL + signo);
     atomic_compare_exchange_strong(&m->verdict, &none, VERDICT_RESET);
     vcpus_stop_async(m->vcpus);
     loop_stop(m->loop);
@@ -130,13 +141,46 @@ static void device_gone(void *opaque, const char *name, bool failed)
     end(opaque, STATUS_DEVICE);
 }
 
+/* Main thread. What resets or ends the VM keeps the vCPUs where it stopped them. */
+static void set_paused(struct machine *m, bool paused)
+{
+    if (paused && !m->paused)
+        vcpus_pause(m->vcpus);
+    else if (!paused && m->paused && atomic_load(&m->verdict) == VERDICT_NONE)
+        vcpus_resume(m->vcpus);
+    m->paused = paused;
+}
+
+/* The first signal presses the power button, where the guest listens to it; the next one ends
+ * the VM, and so does the time that the guest has to power off. */
 static void signalled(void *opaque, uint32_t events)
 {
     struct machine *m = opaque;
     struct signalfd_siginfo info;
     (void)events;
-    if (read(m->signal_fd, &info, sizeof(info)) == sizeof(info))
-        end(m, STATUS_SIGNAL + (int)info.ssi_signo);
+    if (read(m->signal_fd, &info, sizeof(info)) != sizeof(info))
+        return;
+    int signo = (int)info.ssi_signo;
+    bool first = atomic_exchange(&m->stopping, signo) == 0;
+    if (!first || !m->opt->stop_timeout || !acpi_pm_power_button(m->acpi_pm))
+        return end(m, STATUS_SIGNAL + signo);
+    set_paused(m, false); /* or it could not power off */
+    log_note(NULL,
+             "signal %d: pressed the guest's power button; it has %u s to power off, another "
+             "signal ends it at once",
+             signo, m->opt->stop_timeout);
+    loop_timer_set(m->stop_timer, loop_now(CLOCK_MONOTONIC) + m->opt->stop_timeout * NS_PER_S);
+}
+
+static void stopped_too_late(void *opaque, uint32_t events)
+{
+    struct machine *m = opaque;
+    (void)events;
+    log_warn(NULL,
+             "the guest did not power off within %u s of the signal and is ended; "
+             "--stop-timeout gives it more",
+             m->opt->stop_timeout);
+    end(m, STATUS_SIGNAL + atomic_load(&m->stopping));
 }
 
 /* ---- files ---- */
@@ -159,6 +203,18 @@ static int open_file(const char *name, const char *what, uint64_t *size)
     }
     *size = (uint64_t)st.st_size;
     return fd;
+}
+
+static int pidfile_up(struct machine *m)
+{
+    m->pid_fd = m->opt->pidfile ? pidfile_open(m->opt->pidfile) : -1;
+    return m->opt->pidfile ? MIN(m->pid_fd, 0) : 0;
+}
+
+static void pidfile_down(struct machine *m)
+{
+    if (m->pid_fd >= 0)
+        pidfile_close(m->opt->pidfile, m->pid_fd);
 }
 
 static int files_up(struct machine *m)
@@ -214,9 +270,12 @@ static bool wants_vga(const struct options *o)
 static int kvm_up(struct machine *m)
 {
     const uint64_t vga_end = LAYOUT_VGA + LAYOUT_VGA_SIZE;
-    int err = mem_init(&m->mem, m->opt->memory);
+    struct mem_backing backing;
+    int err = placement_memory(m->opt, &backing);
     if (!err)
         err = kvm_create(&m->kvm, m->opt->cpus);
+    if (!err) /* this can take a while */
+        err = mem_init_backed(&m->mem, m->opt->memory, &backing);
     if (err)
         return err;
     for (unsigned i = 0; i < m->mem.nr && !err; i++) {
@@ -267,13 +326,138 @@ static int signals_up(struct machine *m)
     m->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
     if (m->signal_fd < 0)
         return -errno;
+    m->stop_timer = loop_add_timer(m->loop, CLOCK_MONOTONIC, stopped_too_late, m);
+    if (m->stop_timer < 0)
+        return m->stop_timer;
     return loop_add(m->loop, m->signal_fd, EPOLLIN, signalled, m);
 }
 
 static void signals_down(struct machine *m)
 {
+    loop_close(m->loop, m->stop_timer);
     loop_close(m->loop, m->signal_fd);
     pthread_sigmask(SIG_SETMASK, &m->old_signals, NULL);
+}
+
+/* ---- commands by the control socket: main thread ---- */
+
+static const char *command_status(void *opaque, struct json_text *out)
+{
+    struct machine *m = opaque;
+    json_add(out, "{\"status\":\"%s\",\"name\":",
+             m->paused                   ? "paused"
+             : atomic_load(&m->stopping) ? "stopping"
+                                         : "running");
+    if (m->opt->name)
+        json_add_string(out, m->opt->name);
+    else
+        json_add(out, "null");
+    json_add(out, ",\"pid\":%ld,\"cpus\":%u,\"memory\":%llu,\"devices\":[", (long)getpid(),
+             m->opt->cpus, (unsigned long long)m->opt->memory);
+    for (unsigned i = 0; i < m->pass.config.nr; i++) {
+        json_add(out, i ? "," : "");
+        json_add_string(out, m->pass.device[i].addr);
+    }
+    json_add(out, "]}");
+    return NULL;
+}
+
+static const char *command_pause(void *opaque, struct json_text *out)
+{
+    (void)out;
+    set_paused(opaque, true);
+    return NULL;
+}
+
+static const char *command_resume(void *opaque, struct json_text *out)
+{
+    (void)out;
+    set_paused(opaque, false);
+    return NULL;
+}
+
+static const char *command_powerdown(void *opaque, struct json_text *out)
+{
+    struct machine *m = opaque;
+    (void)out;
+    return acpi_pm_power_button(m->acpi_pm) ? NULL
+                                            : "the guest does not listen to its power button";
+}
+
+static const char *command_reset(void *opaque, struct json_text *out)
+{
+    (void)out;
+    power_reset(opaque);
+    return NULL;
+}
+
+static const char *command_quit(void *opaque, struct json_text *out)
+{
+    (void)out;
+    end(opaque, STATUS_OFF);
+    return NULL;
+}
+
+struct count_to {
+    struct json_text *out;
+    const char *space;
+    const char *separator;
+};
+
+static void add_count(void *opaque, const struct bus_range *range, uint64_t accesses)
+{
+    struct count_to *to = opaque;
+    if (!accesses)
+        return;
+    json_add(to->out, "%s{\"name\":", to->separator);
+    json_add_string(to->out, range->name);
+    json_add(to->out, ",\"space\":\"%s\",\"base\":%llu,\"accesses\":%llu}", to->space,
+             (unsigned long long)range->base, (unsigned long long)accesses);
+    to->separator = ",";
+}
+
+static const char *command_counters(void *opaque, struct json_text *out)
+{
+    static const char *const exit_name[VCPU_EXITS] = {
+        [VCPU_EXIT_PORT] = "port",
+        [VCPU_EXIT_MMIO] = "memory",
+        [VCPU_EXIT_KICK] = "kick",
+        [VCPU_EXIT_OTHER] = "other",
+    };
+    struct machine *m = opaque;
+    struct vcpus_counters c = vcpus_count(m->vcpus);
+    struct count_to to = {out, "port", ""};
+    for (unsigned i = 0; i < VCPU_EXITS; i++)
+        json_add(out, "%s\"%s\":%llu", i ? "," : "{\"exits\":{", exit_name[i],
+                 (unsigned long long)c.exits[i]);
+    json_add(out, "},\"devices\":[");
+    bus_count(&m->pio, add_count, &to);
+    to.space = "memory";
+    bus_count(&m->mmio, add_count, &to);
+    json_add(out, "],\"interrupts\":");
+    if (c.knows_interrupts)
+        json_add(out, "%llu", (unsigned long long)c.interrupts);
+    else
+        json_add(out, "null");
+    json_add(out, ",\"dma_mapped\":%llu}", (unsigned long long)passthrough_dma_bytes(&m->pass));
+    return NULL;
+}
+
+static int control_up(struct machine *m)
+{
+    static const struct control_command command[] = {
+        {"status", command_status},     {"pause", command_pause},
+        {"resume", command_resume},     {"powerdown", command_powerdown},
+        {"reset", command_reset},       {"quit", command_quit},
+        {"counters", command_counters}, {NULL, NULL},
+    };
+    return m->opt->control ? control_create(&m->control, m->opt->control, m->loop, command, m)
+                           : 0;
+}
+
+static void control_down(struct machine *m)
+{
+    control_destroy(m->control);
 }
 
 /* ---- the fixed devices of a PC ---- */
@@ -369,9 +553,7 @@ static void pci_down(struct machine *m)
 static int virtio_up(struct machine *m)
 {
     const struct paravirt_config config = {
-        .disk = m->opt->disk,
-        .disks = m->opt->disks,
-        .cpus = m->opt->cpus,
+        .opt = m->opt,
         .hv = kvm_hv(m->kvm),
         .bus = &m->pci,
         .loop = m->loop,
@@ -440,7 +622,7 @@ static int vcpus_up(struct machine *m)
 {
     struct vcpus_config config = {
         .count = m->opt->cpus,
-        .cpuid = {.signature = m->opt->signature, .cpus = m->opt->cpus},
+        .cpuid = {.signature = m->opt->signature, .topology = m->opt->topology},
         .pio = &m->pio,
         .mmio = &m->mmio,
         .mem = &m->mem,
@@ -476,7 +658,7 @@ static int write_acpi(struct machine *m)
     struct acpi_device device[ARRAY_SIZE(acpi_devices) + OPTIONS_VFIO_MAX];
     unsigned fixed = ARRAY_SIZE(acpi_devices);
     struct acpi_config config = {
-        .cpus = m->opt->cpus,
+        .topology = m->opt->topology,
         .mmio64_base = m->pci.mmio64_base,
         .mmio64_size = m->pci.mmio64_size,
         .device = device,
@@ -553,14 +735,18 @@ static int start(struct machine *m)
     if (err)
         return err;
     passthrough_describe(&m->pass);
-    return vcpus_start(m->vcpus);
+    err = vcpus_start(m->vcpus);
+    if (!err && m->pid_fd >= 0)
+        err = pidfile_write(m->opt->pidfile, m->pid_fd);
+    return err;
 }
 
 /* Until the VM ends; returns the verdict. */
 static int run(struct machine *m)
 {
     for (;;) {
-        vcpus_resume(m->vcpus);
+        if (!m->paused)
+            vcpus_resume(m->vcpus);
         if (loop_run(m->loop))
             return STATUS_START;
         vcpus_pause(m->vcpus);
@@ -580,10 +766,12 @@ static const struct step {
     int (*up)(struct machine *m);
     void (*down)(struct machine *m); /* also after an up that failed half-way */
 } step[] = {
+    {pidfile_up, pidfile_down}, /* only one VM of that name */
     {files_up, files_down},     /* everything is opened before the guest starts */
     {kvm_up, kvm_down},         /* guest RAM, the VM, RAM slots, then the irqchip */
     {buses_up, buses_down},     /* ports, MMIO, the event loop */
     {signals_up, signals_down}, /* before any thread, so that all inherit the mask */
+    {control_up, control_down}, /* its socket goes when all devices are released */
     {devices_up, devices_down}, /* console, UART, RTC, reset, power */
     {pci_up, pci_down},         /* the bus that the passed-through devices sit on */
     {virtio_up, virtio_down},   /* disks, opened before the devices are taken */
@@ -601,7 +789,7 @@ int machine_run(const struct options *options)
     }
     m->opt = options;
     m->verdict = VERDICT_NONE;
-    m->kernel_fd = m->initrd_fd = m->signal_fd = -1;
+    m->pid_fd = m->kernel_fd = m->initrd_fd = m->signal_fd = m->stop_timer = -1;
 
     int status = STATUS_START;
     unsigned n = 0;

@@ -1,9 +1,11 @@
 /*
- * main.c: parse, run, exit status. A first argument `host` is a command; a kernel file of that
- * name is given as ./host.
+ * main.c: parse, run, exit status. A first argument `host` or `ctl` is a command; a kernel file
+ * of that name is given as ./host.
  */
 #include <string.h>
+#include <sys/prctl.h>
 
+#include "vmm/ctl.h"
 #include "vmm/host.h"
 #include "vmm/log.h"
 #include "vmm/machine.h"
@@ -14,6 +16,8 @@ int main(int argc, char **argv)
     struct options options;
     if (argc > 1 && !strcmp(argv[1], "host"))
         return host_main(argc - 1, argv + 1);
+    if (argc > 1 && !strcmp(argv[1], "ctl"))
+        return ctl_main(argc - 1, argv + 1);
     switch (options_parse(argc, argv, &options)) {
     case OPTIONS_BAD:
         return STATUS_USAGE;
@@ -23,5 +27,10 @@ int main(int argc, char **argv)
         break;
     }
     log_set_level(options.log_level);
+    log_set_name(options.name);
+    if (options.name)
+        prctl(PR_SET_NAME, options.name); /* its first 15 characters */
+    if (options.log_file && log_set_file(options.log_file))
+        return STATUS_START;
     return machine_run(&options);
 }

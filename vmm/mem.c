@@ -6,15 +6,23 @@
  * the IOMMU use a huge page only where guest and host addresses agree below its size. There is
  * no way to clear it: a warm reset of a real machine keeps RAM, so a guest reset does too.
  *
- * Left out: NUMA placement, prefaulting, ballooning (unsafe once a device has RAM pinned).
- * Owned by the main thread; read by all.
+ * Its pages: the host's ordinary ones, or huge ones that were reserved (hugetlb;
+ * Documentation/admin-guide/mm/hugetlbpage.rst). A mapping of the latter takes a reservation,
+ * but one that knows no nodes: so they are all taken at once, and none is missing later, when
+ * it would be a SIGBUS.
+ *
+ * Left out: ballooning (unsafe once a device has RAM pinned). Owned by the main thread; read by
+ * all.
  */
 #include "vmm/mem.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/memfd.h>
+#include <linux/mempolicy.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <sys/sysinfo.h>
 #include <unistd.h>
 
@@ -22,7 +30,7 @@
 #include "vmm/log.h"
 #include "vmm/util.h"
 
-static int check_size(uint64_t size)
+static int check_size(uint64_t size, uint64_t page)
 {
     struct sysinfo info;
     if (!size || size % LAYOUT_PAGE_SIZE) {
@@ -31,6 +39,13 @@ static int check_size(uint64_t size)
             "cannot give the guest %llu bytes of RAM: not a multiple of 4096 above 0; give "
             "a size such as 512M",
             (unsigned long long)size);
+        return -EINVAL;
+    }
+    if (size % page) {
+        log_error("--memory",
+                  "cannot give the guest %llu MiB of RAM on huge pages of %llu MiB: not a "
+                  "multiple; give --memory %lluM",
+                  size / MIB, page / MIB, align_up(size, page) / MIB);
         return -EINVAL;
     }
     if (sysinfo(&info))
@@ -76,31 +91,79 @@ static void set_regions(struct mem *mem, uint8_t *hva, uint64_t size)
     mem->nr = high ? 2 : 1;
 }
 
-int mem_init(struct mem *mem, uint64_t size)
+/*
+ * The policy is the file's, so it holds for whoever touches a page. Huge pages come from the
+ * node or not at all (MPOL_BIND): taking them fails in good order, and the user reserved them
+ * there. Ordinary ones come from elsewhere when the node is full (MPOL_PREFERRED): to insist
+ * would call the kernel's OOM killer, with memory free on other nodes.
+ */
+static int bind_node(void *hva, uint64_t size, const struct mem_backing *backing)
 {
+    enum { NODES = 1024, BITS = 8 * sizeof(unsigned long) }; /* Linux has no more */
+    unsigned long mask[NODES / BITS] = {0};
+    int mode = backing->huge ? MPOL_BIND : MPOL_PREFERRED;
+    int err = -EINVAL;
+    if (!backing->on_node)
+        return 0;
+    if (backing->node < NODES) {
+        mask[backing->node / BITS] = 1UL << backing->node % BITS;
+        /* The kernel takes one bit less than it is told. */
+        err = syscall(SYS_mbind, hva, size, mode, mask, NODES + 1UL, 0UL) ? -errno : 0;
+    }
+    if (err)
+        log_error("--numa",
+                  "cannot place RAM on node %u: %s; give a node that has memory (cat "
+                  "/sys/devices/system/node/has_memory)",
+                  backing->node, strerror(-err));
+    return err;
+}
+
+static int create_fd(const struct mem_backing *backing)
+{
+    unsigned flags = MFD_CLOEXEC | MFD_ALLOW_SEALING;
+    if (backing->huge)
+        flags |= MFD_HUGETLB | (unsigned)__builtin_ctzll(backing->huge) << MFD_HUGE_SHIFT;
+    return memfd_create("guest-ram", flags);
+}
+
+int mem_init_backed(struct mem *mem, uint64_t size, const struct mem_backing *backing)
+{
+    uint64_t page = backing->huge ? backing->huge : LAYOUT_PAGE_SIZE;
     void *hva = NULL;
     *mem = (struct mem){.fd = -1};
-    int err = check_size(size);
+    int err = check_size(size, page);
     if (err)
         return err;
     mem->size = size;
-    mem->fd = memfd_create("guest-ram", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    mem->fd = create_fd(backing);
     /* Sealed: a vfio-user server that shortened it would make our accesses a SIGBUS. */
     if (mem->fd >= 0 && !ftruncate(mem->fd, (off_t)size) &&
         !fcntl(mem->fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL))
         hva = map_aligned(mem, size);
     if (!hva) {
         err = -errno;
-        log_error(
-            "--memory",
-            "cannot map %llu MiB of guest RAM: %s; give less, or raise the limit (ulimit -v)",
-            size / MIB, strerror(-err));
-        mem_fini(mem);
-        return err;
+        log_error("--memory", "cannot map %llu MiB of guest RAM: %s; give less, or %s",
+                  size / MIB, strerror(-err),
+                  backing->huge ? "reserve more huge pages (minivmm host check shows them)"
+                                : "raise the limit (ulimit -v)");
+        goto fail;
     }
     madvise(hva, size, MADV_HUGEPAGE); /* best effort */
+    if ((err = bind_node(hva, size, backing)))
+        goto fail;
+    if ((backing->populate || backing->huge) && (err = mem_populate(mem->fd, hva, size, page)))
+        goto fail;
     set_regions(mem, hva, size);
     return 0;
+
+fail:
+    mem_fini(mem);
+    return err;
+}
+
+int mem_init(struct mem *mem, uint64_t size)
+{
+    return mem_init_backed(mem, size, &(const struct mem_backing){.huge = 0});
 }
 
 void mem_fini(struct mem *mem)

@@ -6,6 +6,7 @@
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #define MEM_REGIONS_MAX 2
@@ -27,10 +28,27 @@ struct mem {
     struct mem_region region[MEM_REGIONS_MAX];
 };
 
+/* What RAM is made of. All zero: ordinary pages as they are touched, transparent huge ones
+ * where the host has them, wherever the host likes. */
+struct mem_backing {
+    uint64_t huge; /* bytes of each reserved huge page (hugetlb): 2 MiB or 1 GiB; 0: none */
+    bool on_node;  /* of NODE's memory; of huge pages no other is taken */
+    unsigned node;
+    bool populate; /* every page now: a device's DMA pins them anyway. Huge ones always are. */
+};
+
 /* SIZE bytes of zeroed RAM; a positive multiple of the page size, at most what the host could
  * ever give (RAM and swap). Logs its own error. */
 int mem_init(struct mem *mem, uint64_t size);
+int mem_init_backed(struct mem *mem, uint64_t size, const struct mem_backing *backing);
 void mem_fini(struct mem *mem); /* also of a zeroed struct */
 
 /* Host address of [gpa, gpa + len), or NULL when that is not wholly inside one region. */
 void *mem_at(const struct mem *mem, uint64_t gpa, uint64_t len);
+
+/* ---- mem_populate.c ---- */
+
+/* Takes every page of the mapping of FD at HVA, by as many threads as help; PAGE is the size of
+ * one. From two seconds on it says how far it is. Nothing of a failure is undone, and a page
+ * that is missing then would be a SIGBUS: start no guest. Logs its own error. */
+int mem_populate(int fd, uint8_t *hva, uint64_t size, uint64_t page);

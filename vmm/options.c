@@ -8,9 +8,11 @@
 #include <ctype.h>
 #include <errno.h>
 #include <limits.h>
+#include <net/if.h>
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "devices/net_port.h"
 #include "devices/pci.h"
 #include "vmm/layout.h"
 #include "vmm/options.h"
@@ -19,7 +21,7 @@
 struct option {
     char letter; /* 0: none */
     const char *name;
-    const char *value; /* name of its value in the help; NULL: takes none */
+    const char *value; /* its name in the help; "[=...]": may be left out; NULL: takes none */
     /* 0, or -EINVAL after a message. VALUE is NULL for an option without one. */
     int (*set)(struct options *options, const char *value);
     const char *help;
@@ -83,12 +85,23 @@ static int set_memory(struct options *o, const char *value)
     return 0;
 }
 
+static int set_hugepages(struct options *o, const char *value)
+{
+    o->hugepages = HUGEPAGES_DEFAULT;
+    if (!value)
+        return 0;
+    if (!options_size(value, &o->hugepages) && (o->hugepages == 2 * MIB || o->hugepages == GIB))
+        return 0;
+    return bad("--hugepages", value, "not a size of huge pages; give 2M, 1G or no size");
+}
+
 static int set_cpus(struct options *o, const char *value)
 {
     uint64_t v;
-    if (!number(value, false, UINT_MAX, &v) || v == 0)
+    if (!number(value, false, OPTIONS_CPUS_MAX, &v) || v == 0)
         return bad("--cpus", value, "not a number of vCPUs; give 1 or more");
     o->cpus = (unsigned)v;
+    o->topology = (struct topology){1, o->cpus, 1};
     return 0;
 }
 
@@ -104,8 +117,77 @@ static int set_cmdline(struct options *o, const char *value)
     return 0;
 }
 
-static int vfio_slot(struct option_vfio *v, const char *value)
+/* ---- values that are lists: WHAT[,SUBOPTION...] ---- */
+
+#define SUBOPTION_MAX 1024
+
+struct suboption {
+    const char *name; /* with its '=' where it has a value, which is not empty then */
+    /* 0, -EINVAL, or -ENAMETOOLONG. VALUE is "" for one without. */
+    int (*set)(void *of, const char *value);
+};
+
+struct list {
+    const char *option;
+    const char *what; /* what to give where WHAT is not right */
+    const char *hint; /* where a suboption is not */
+    const struct suboption *row;
+    size_t nr;
+};
+
+static int copy_text(char *to, size_t size, const char *value)
 {
+    int n = snprintf(to, size, "%s", value);
+    return n < 0 || (size_t)n >= size ? -ENAMETOOLONG : 0;
+}
+
+static int set_suboption(const struct list *list, void *of, const char *text)
+{
+    for (size_t i = 0; i < list->nr; i++) {
+        const struct suboption *s = &list->row[i];
+        size_t len = strlen(s->name);
+        bool has_value = s->name[len - 1] == '=';
+        if (strncmp(text, s->name, len) || has_value != (text[len] != 0))
+            continue;
+        int err = s->set(of, text + len);
+        if (err == -ENAMETOOLONG)
+            return bad(list->option, text, "too long; give a shorter name");
+        if (!err)
+            return 0;
+    }
+    return bad(list->option, text, list->hint);
+}
+
+/* WHAT goes to the SIZE bytes at TO, each suboption by its row to OF. */
+static int parse_list(const struct list *list, const char *value, char *to, size_t size,
+                      void *of)
+{
+    size_t len = strcspn(value, ",");
+    if (len == 0 || len >= size)
+        return bad(list->option, value, list->what);
+    snprintf(to, size, "%.*s", (int)len, value);
+    for (const char *p = value + len; *p == ',';) {
+        char text[SUBOPTION_MAX];
+        size_t n = strcspn(++p, ",");
+        if (n >= sizeof(text))
+            return bad(list->option, p, "too long; give a shorter name");
+        snprintf(text, sizeof(text), "%.*s", (int)n, p);
+        if (set_suboption(list, of, text))
+            return -EINVAL;
+        p += n;
+    }
+    return 0;
+}
+
+static int turn_off(const char *value, bool *on)
+{
+    *on = false;
+    return strcmp(value, "off") ? -EINVAL : 0;
+}
+
+static int vfio_slot(void *of, const char *value)
+{
+    struct option_vfio *v = of;
     unsigned slot, function = 0;
     int used = 0;
     if ((sscanf(value, "%2u.%1u%n", &slot, &function, &used) != 2 || value[used]) &&
@@ -118,119 +200,225 @@ static int vfio_slot(struct option_vfio *v, const char *value)
 }
 
 /* 0 to 15: four bits of the capability. */
-static int vfio_clique(struct option_vfio *v, const char *value)
+static int vfio_clique(void *of, const char *value)
 {
     int used = 0;
     unsigned clique;
     if (sscanf(value, "%2u%n", &clique, &used) != 1 || value[used] || clique > 15)
         return -EINVAL;
-    v->clique = (int)clique;
+    ((struct option_vfio *)of)->clique = (int)clique;
     return 0;
 }
 
-static int vfio_rom(struct option_vfio *v, const char *value)
+static int vfio_rom(void *of, const char *value)
 {
+    struct option_vfio *v = of;
     v->rom_off = !strcmp(value, "off");
-    snprintf(v->rom, sizeof(v->rom), "%s", v->rom_off ? "" : value);
-    return value[0] ? 0 : -EINVAL;
+    return copy_text(v->rom, sizeof(v->rom), v->rom_off ? "" : value);
 }
 
-static int vfio_off(const char *value, bool *on)
+static int vfio_mmap(void *of, const char *value)
 {
-    *on = false;
-    return strcmp(value, "off") ? -EINVAL : 0;
+    return turn_off(value, &((struct option_vfio *)of)->mmap);
 }
 
-static int vfio_mmap(struct option_vfio *v, const char *value)
+static int vfio_reset(void *of, const char *value)
 {
-    return vfio_off(value, &v->mmap);
+    return turn_off(value, &((struct option_vfio *)of)->reset);
 }
 
-static int vfio_reset(struct option_vfio *v, const char *value)
+static int vfio_iommufd(void *of, const char *value)
 {
-    return vfio_off(value, &v->reset);
-}
-
-static int vfio_iommufd(struct option_vfio *v, const char *value)
-{
-    v->iommufd = value[0] ? IOMMUFD_OFF : IOMMUFD_ON;
+    ((struct option_vfio *)of)->iommufd = value[0] ? IOMMUFD_OFF : IOMMUFD_ON;
     return value[0] && strcmp(value, "off") ? -EINVAL : 0;
 }
 
-static const struct vfio_suboption {
-    const char *name; /* with its '=', where it may have a value */
-    int (*set)(struct option_vfio *v, const char *value);
-} vfio_suboptions[] = {
-    {"slot=", vfio_slot},   {"mmap=", vfio_mmap},       {"rom=", vfio_rom},
-    {"reset=", vfio_reset}, {"iommufd=", vfio_iommufd}, {"clique=", vfio_clique},
-};
-
-static int set_vfio_suboption(struct option_vfio *v, const char *opt)
+static int vfio_vga(void *of, const char *value)
 {
-    if (!strcmp(opt, "iommufd"))
-        return vfio_iommufd(v, "");
-    if (!strcmp(opt, "vga")) {
-        v->vga = true;
-        return 0;
-    }
-    for (size_t i = 0; i < ARRAY_SIZE(vfio_suboptions); i++) {
-        const struct vfio_suboption *s = &vfio_suboptions[i];
-        size_t len = strlen(s->name);
-        if (!strncmp(opt, s->name, len) && opt[len] && !s->set(v, opt + len))
-            return 0;
-    }
-    return bad("--vfio", opt,
-               "not a suboption; give slot=S[.F] with S from 1 to 31, mmap=off, rom=FILE, "
-               "rom=off, vga, reset=off, iommufd, iommufd=off or clique=N with N from 0 to 15");
+    (void)value;
+    ((struct option_vfio *)of)->vga = true;
+    return 0;
 }
+
+static const struct suboption vfio_suboptions[] = {
+    {"slot=", vfio_slot},       {"mmap=", vfio_mmap},     {"rom=", vfio_rom},
+    {"vga", vfio_vga},          {"reset=", vfio_reset},   {"iommufd", vfio_iommufd},
+    {"iommufd=", vfio_iommufd}, {"clique=", vfio_clique},
+};
 
 static int set_vfio(struct options *o, const char *value)
 {
+    static const struct list list = {
+        "--vfio",
+        "no device; give an address such as 0000:42:00.0, or unix:PATH",
+        "not a suboption; give slot=S[.F] with S from 1 to 31, mmap=off, rom=FILE, rom=off, "
+        "vga, reset=off, iommufd, iommufd=off or clique=N with N from 0 to 15",
+        vfio_suboptions,
+        ARRAY_SIZE(vfio_suboptions),
+    };
     if (o->vfios == OPTIONS_VFIO_MAX)
         return bad("--vfio", value, "too many devices; give at most 64");
     struct option_vfio *v = &o->vfio[o->vfios];
     *v = (struct option_vfio){
         .text = value, .devfn = -1, .clique = -1, .mmap = true, .reset = true};
-    size_t len = strcspn(value, ",");
-    if (len == 0 || len >= sizeof(v->device))
-        return bad("--vfio", value,
-                   "no device; give an address such as 0000:42:00.0, or unix:PATH");
-    memcpy(v->device, value, len);
-    for (const char *p = value + len; *p == ',';) {
-        char opt[sizeof("rom=") + sizeof(v->rom) - 1] = "";
-        size_t n = strcspn(++p, ",");
-        if (n >= sizeof(opt))
-            return bad("--vfio", p, "too long; give a shorter path");
-        memcpy(opt, p, n);
-        if (set_vfio_suboption(v, opt))
-            return -EINVAL;
-        p += n;
-    }
-    o->vfios++;
+    int err = parse_list(&list, value, v->device, sizeof(v->device), v);
+    o->vfios += !err;
+    return err;
+}
+
+static int disk_ro(void *of, const char *value)
+{
+    (void)value;
+    ((struct option_disk *)of)->ro = true;
     return 0;
 }
 
+static int disk_direct(void *of, const char *value)
+{
+    (void)value;
+    ((struct option_disk *)of)->direct = true;
+    return 0;
+}
+
+static const struct suboption disk_suboptions[] = {{"ro", disk_ro}, {"direct", disk_direct}};
+
 static int set_disk(struct options *o, const char *value)
 {
+    static const struct list list = {
+        "--disk",
+        "no file, or too long a name; give that of a raw image",
+        "not a suboption; give ro or direct",
+        disk_suboptions,
+        ARRAY_SIZE(disk_suboptions),
+    };
     if (o->disks == OPTIONS_DISK_MAX)
         return bad("--disk", value, "too many disks; give at most 15");
     struct option_disk *d = &o->disk[o->disks];
-    size_t len = strcspn(value, ",");
     *d = (struct option_disk){0};
-    if (len == 0 || len >= sizeof(d->path))
-        return bad("--disk", value, "no file, or too long a name; give that of a raw image");
-    memcpy(d->path, value, len);
-    for (const char *p = value + len; *p == ',';) {
-        size_t n = strcspn(++p, ",");
-        if (n == 2 && !strncmp(p, "ro", n))
-            d->ro = true;
-        else if (n == 6 && !strncmp(p, "direct", n))
-            d->direct = true;
-        else
-            return bad("--disk", p, "not a suboption; give ro or direct");
-        p += n;
-    }
-    o->disks++;
+    int err = parse_list(&list, value, d->path, sizeof(d->path), d);
+    o->disks += !err;
+    return err;
+}
+
+static int net_mac(void *of, const char *value)
+{
+    uint8_t *mac = ((struct option_net *)of)->mac;
+    unsigned v[6];
+    int used = 0;
+    if (sscanf(value, "%2x:%2x:%2x:%2x:%2x:%2x%n", &v[0], &v[1], &v[2], &v[3], &v[4], &v[5],
+               &used) != 6 ||
+        used != 17 || value[used] || v[0] & 1) /* of a group, not of one card */
+        return -EINVAL;
+    unsigned any = 0;
+    for (unsigned i = 0; i < 6; i++)
+        any |= mac[i] = (uint8_t)v[i];
+    return any ? 0 : -EINVAL;
+}
+
+static int net_queues(void *of, const char *value)
+{
+    uint64_t v;
+    if (!number(value, false, NET_PAIRS_MAX, &v) || !v)
+        return -EINVAL;
+    ((struct option_net *)of)->queues = (unsigned)v;
+    return 0;
+}
+
+static int net_vhost(void *of, const char *value)
+{
+    ((struct option_net *)of)->no_vhost = true;
+    return strcmp(value, "off") ? -EINVAL : 0;
+}
+
+static int net_forward(struct option_net *net, bool udp, const char *value)
+{
+    char host[8];
+    uint64_t from, to;
+    size_t len = strcspn(value, ":");
+    if (net->forwards == OPTIONS_FORWARD_MAX || len >= sizeof(host) || !value[len])
+        return -EINVAL;
+    snprintf(host, sizeof(host), "%.*s", (int)len, value);
+    if (!number(host, false, UINT16_MAX, &from) ||
+        !number(value + len + 1, false, UINT16_MAX, &to) || !from || !to)
+        return -EINVAL;
+    net->forward[net->forwards++] =
+        (struct option_forward){.udp = udp, .host = (uint16_t)from, .guest = (uint16_t)to};
+    return 0;
+}
+
+static int net_tcp(void *of, const char *value)
+{
+    return net_forward(of, false, value);
+}
+
+static int net_udp(void *of, const char *value)
+{
+    return net_forward(of, true, value);
+}
+
+static const struct suboption net_suboptions[] = {
+    {"mac=", net_mac}, {"queues=", net_queues}, {"vhost=", net_vhost},
+    {"tcp=", net_tcp}, {"udp=", net_udp},
+};
+
+static int set_net(struct options *o, const char *value)
+{
+    static const struct list list = {
+        "--net",
+        "no network, or too long a name; give tap=NAME, passt or passt=SOCKET",
+        "not a suboption; give mac=52:54:00:..., for a tap queues=N with N from 1 to 4 or "
+        "vhost=off, for passt up to 16 of tcp=HOST:GUEST and udp=HOST:GUEST, with port numbers",
+        net_suboptions,
+        ARRAY_SIZE(net_suboptions),
+    };
+    if (o->nets == OPTIONS_NET_MAX)
+        return bad("--net", value, "too many networks; give at most 8");
+    struct option_net *n = &o->net[o->nets];
+    *n = (struct option_net){0};
+    if (parse_list(&list, value, n->where, sizeof(n->where), n))
+        return -EINVAL;
+    bool tap = !strncmp(n->where, "tap=", 4);
+    bool running = !strncmp(n->where, "passt=", 6);
+    size_t name = strlen(n->where) - (tap ? 4 : 6);
+    if (!tap && !running && strcmp(n->where, "passt"))
+        return bad("--net", value, list.what);
+    if (tap && (name < 1 || name >= IFNAMSIZ))
+        return bad("--net", value, "not a tap's name; give tap=NAME with 1 to 15 characters");
+    if (running && !name)
+        return bad("--net", value, "no socket; give passt=SOCKET, or passt to have it started");
+    if (!tap && (n->queues || n->no_vhost))
+        return bad("--net", value, "queues= and vhost= are for taps; leave them out");
+    if ((tap || running) && n->forwards)
+        return bad("--net", value,
+                   "tcp= and udp= are for a passt that is started here; leave them out");
+    o->nets++;
+    return 0;
+}
+
+/* The tag is behind the last ':'. */
+static int set_share(struct options *o, const char *value)
+{
+    struct option_share *s = &o->share[o->shares];
+    const char *tag = strrchr(value, ':');
+    if (o->shares == OPTIONS_SHARE_MAX)
+        return bad("--share", value, "too many folders; give at most 8");
+    if (!tag || tag == value || strchr(value, ',') ||
+        copy_text(s->tag, sizeof(s->tag), tag + 1) || !s->tag[0])
+        return bad("--share", value,
+                   "not DIR:TAG or unix:SOCKET:TAG; give a tag of 1 to 36 bytes, and no comma");
+    int n = snprintf(s->dir, sizeof(s->dir), "%.*s", (int)(tag - value), value);
+    if (n < 0 || (size_t)n >= sizeof(s->dir))
+        return bad("--share", value, "too long; give a shorter path");
+    o->shares++;
+    return 0;
+}
+
+static int set_vsock(struct options *o, const char *value)
+{
+    uint64_t cid;
+    if (!number(value, false, UINT32_MAX - 1, &cid) || cid < 3)
+        return bad("--vsock", value, "not a guest's address; give a number from 3 on");
+    o->vsock_cid = (uint32_t)cid;
     return 0;
 }
 
@@ -296,6 +484,48 @@ static int set_no_reboot(struct options *o, const char *value)
     return 0;
 }
 
+static int set_stop_timeout(struct options *o, const char *value)
+{
+    uint64_t seconds;
+    if (!number(value, false, UINT32_MAX, &seconds))
+        return bad("--stop-timeout", value, "not a number of seconds; give 0 or more");
+    o->stop_timeout = (uint32_t)seconds;
+    return 0;
+}
+
+/* It goes into messages and JSON as it is. */
+static int set_name(struct options *o, const char *value)
+{
+    size_t len = strlen(value);
+    for (const char *c = value; *c; c++) {
+        if (!isalnum((unsigned char)*c) && !strchr("._-", *c))
+            len = 0;
+    }
+    if (len < 1 || len > OPTIONS_NAME_MAX)
+        return bad("--name", value,
+                   "not a name; give 1 to 64 letters, digits, dots, dashes or underscores");
+    o->name = value;
+    return 0;
+}
+
+static int set_control(struct options *o, const char *value)
+{
+    o->control = value;
+    return 0;
+}
+
+static int set_pidfile(struct options *o, const char *value)
+{
+    o->pidfile = value;
+    return 0;
+}
+
+static int set_log_file(struct options *o, const char *value)
+{
+    o->log_file = value;
+    return 0;
+}
+
 static int set_log_level(struct options *o, const char *value)
 {
     static const char *const name[] = {"error", "warn", "note", "debug"};
@@ -321,7 +551,20 @@ static const struct option table[] = {
     {'d', "disk", "FILE[,ro][,direct]", set_disk,
      "virtio disk: a raw image or a block device; ro (read only), direct (around\n"
      "the host's page cache). Repeatable"},
+    {'n', "net", "WHERE[,OPT...]", set_net,
+     "virtio network card; WHERE: tap=NAME (a tap of the host's), passt (started\n"
+     "here; no root needed) or passt=SOCKET (one that runs);\n"
+     "OPT: mac=ADDRESS, queues=N (tap, up to 4), vhost=off (tap: not by the\n"
+     "kernel), tcp=HOST:GUEST and udp=HOST:GUEST (passt: the host's port leads to\n"
+     "the guest's). Repeatable"},
+    {0, "share", "DIR:TAG", set_share,
+     "share directory DIR by virtiofsd (started if need be; unix:SOCKET:TAG: one\n"
+     "that runs); the guest mounts it as TAG, of type virtiofs. Repeatable"},
+    {0, "vsock", "CID", set_vsock,
+     "sockets between host and guest, whose address is CID, from 3 on"},
     {'m', "memory", "SIZE", set_memory, "guest RAM, with K, M, G or T (512M)"},
+    {0, "hugepages", "[=2M|1G]", set_hugepages,
+     "RAM on huge pages that were reserved (of the host's size)"},
     {'c', "cpus", "N", set_cpus, "vCPUs (1)"},
     {'i', "initrd", "FILE", set_initrd, "initial RAM disk"},
     {'a', "cmdline", "TEXT", set_cmdline, "kernel command line (console=ttyS0)"},
@@ -333,18 +576,31 @@ static const struct option table[] = {
     {0, "debug-exit", "PORT", set_debug_exit,
      "a write of V to PORT ends the VM with status (V << 1) | 1"},
     {0, "no-reboot", NULL, set_no_reboot, "a guest reset ends the VM with status 6"},
+    {0, "stop-timeout", "SECONDS", set_stop_timeout,
+     "how long the guest may take to power off after a signal (60)"},
+    {0, "control", "PATH", set_control, "a socket for minivmm ctl"},
+    {0, "name", "NAME", set_name, "the VM's name, in messages and in the list of processes"},
+    {0, "pidfile", "FILE", set_pidfile,
+     "the process's number, from the guest's start to the end"},
+    {0, "log-file", "FILE", set_log_file,
+     "messages are appended to FILE, not written to\nstandard error"},
     {0, "log-level", "LEVEL", set_log_level, "error, warn, note or debug (note)"},
     {'h', "help", NULL, NULL, "print this"},
     {'V', "version", NULL, NULL, "print the version"},
 };
 
+static bool may_be_alone(const struct option *o)
+{
+    return o->value && o->value[0] == '[';
+}
+
 /* One row of the table, the help's text from column 32 on. */
 static void print_option(const struct option *o)
 {
     char left[64];
-    snprintf(left, sizeof(left), "  %c%c%c --%s %s", o->letter ? '-' : ' ',
+    snprintf(left, sizeof(left), "  %c%c%c --%s%s%s", o->letter ? '-' : ' ',
              o->letter ? o->letter : ' ', o->letter ? ',' : ' ', o->name,
-             o->value ? o->value : "");
+             may_be_alone(o) ? "" : " ", o->value ? o->value : "");
     printf("%-31s", left);
     if (strlen(left) >= 31)
         printf("\n%31s", "");
@@ -360,7 +616,8 @@ static void print_help(void)
 {
     printf(
         "Usage: minivmm [OPTIONS] KERNEL\n"
-        "       minivmm host list|check|bind|unbind [DEVICE...] (see minivmm host --help)\n\n"
+        "       minivmm host list|check|bind|unbind [DEVICE...] (see minivmm host --help)\n"
+        "       minivmm ctl PATH COMMAND (see minivmm ctl --help)\n\n"
         "Boots KERNEL (bzImage, ELF, Multiboot, or a flat binary) in a KVM guest, with real\n"
         "devices passed through by VFIO. The console is standard input and output; Ctrl-A x\n"
         "quits.\n\n");
@@ -427,7 +684,7 @@ static enum options_result parse_option(const char *arg, char *const **next,
         log_error(arg, "cannot use option: --%s takes no value; leave it out", o->name);
         return OPTIONS_BAD;
     }
-    if (o->value && !value) {
+    if (o->value && !value && !may_be_alone(o)) {
         value = **next;
         if (!value) {
             log_error(arg, "cannot use option: its value is missing; give --%s %s", o->name,
@@ -465,8 +722,10 @@ enum options_result options_parse(int argc, char *const *argv, struct options *o
     *options = (struct options){
         .memory = 512 * MIB,
         .cpus = 1,
+        .topology = {1, 1, 1},
         .cmdline = "console=ttyS0",
         .debug_exit = -1,
+        .stop_timeout = 60,
         .log_level = LOG_NOTE,
     };
     bool only_kernel = false;

@@ -1,41 +1,50 @@
 /*
- * paravirt.h: the machine's virtio devices: the disks of --disk and, behind them, a source of
- * random bytes, in the guest's last slots.
+ * paravirt.h: the machine's virtio devices: those that options ask for and, behind them, a
+ * source of random bytes, in the guest's last slots.
  */
 #pragma once
 
 #include <stdint.h>
 
+#include "devices/pci.h"
 #include "devices/virtio_pci.h"
 #include "vmm/options.h"
+#include "vmm/spawn.h"
 
 struct hv;
 struct loop;
 struct mem;
-struct pci_bus;
 struct virtio_blk;
+struct virtio_fs;
+struct virtio_net;
 struct virtio_rng;
+struct virtio_vsock;
 
 struct paravirt_config {
-    const struct option_disk *disk;
-    unsigned disks;
-    unsigned cpus; /* a disk has a queue for each, up to a limit */
+    const struct options *opt; /* outlives the devices, which are named after it */
     struct hv *hv;
     struct pci_bus *bus;
     struct loop *loop;
     const struct mem *mem;
 };
 
+#define PARAVIRT_MAX (PCI_SLOTS - 1) /* slot 0 is the host bridge's */
+
 /* Zeroed by the owner before paravirt_open(); owned by the main thread. */
 struct paravirt {
     struct virtio_intx intx;
     struct virtio_blk *disk[OPTIONS_DISK_MAX];
+    struct virtio_net *net[OPTIONS_NET_MAX];
+    struct spawn passt[OPTIONS_NET_MAX];
+    struct virtio_fs *share[OPTIONS_SHARE_MAX];
+    struct spawn share_server[OPTIONS_SHARE_MAX];
+    struct virtio_vsock *vsock;
     struct virtio_rng *rng;
-    struct virtio_pci *slot[OPTIONS_DISK_MAX + 1]; /* on the bus, from slot FIRST on */
+    struct virtio_pci *slot[PARAVIRT_MAX]; /* on the bus, from slot FIRST on */
     unsigned first, nr;
 };
 
-/* All of them, on the bus; nothing where no disk is asked for. Logs its own errors;
+/* All of them, on the bus; nothing where no option asks for one. Logs its own errors;
  * paravirt_close() is due also after a failure. */
 int paravirt_open(struct paravirt *p, const struct paravirt_config *config);
 void paravirt_close(struct paravirt *p);

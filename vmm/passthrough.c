@@ -17,6 +17,7 @@
 #include "vfio/vfio_sysfs.h"
 #include "vmm/layout.h"
 #include "vmm/log.h"
+#include "vmm/mem.h"
 #include "vmm/passthrough.h"
 #include "vmm/util.h"
 
@@ -403,6 +404,14 @@ uint64_t passthrough_dma_end(const struct passthrough *p)
     if (!p->kernel || vfio_dma_get_limits(vfio_kernel_iommu(p->kernel), &limits))
         return UINT64_MAX;
     return vfio_dma_end(&limits);
+}
+
+uint64_t passthrough_dma_bytes(const struct passthrough *p)
+{
+    uint64_t ram = 0;
+    for (unsigned i = 0; i < p->config.mem->nr; i++)
+        ram += p->config.mem->region[i].size;
+    return p->iommus * ram + vfio_p2p_bytes(p->p2p);
 }
 
 void passthrough_describe(const struct passthrough *p)

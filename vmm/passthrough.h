@@ -70,6 +70,9 @@ int passthrough_reset(struct passthrough *p);
 bool passthrough_drop_slots(struct passthrough *p);
 /* The first address that the kernel's IOMMU cannot map; UINT64_MAX: none, or not known. */
 uint64_t passthrough_dma_end(const struct passthrough *p);
+/* Guest memory mapped for DMA now, and BARs for that of other devices: bytes, counted once for
+ * each IOMMU. */
+uint64_t passthrough_dma_bytes(const struct passthrough *p);
 /* Notes of what the guest got and where, once BARs are assigned. */
 void passthrough_describe(const struct passthrough *p);
 /* Those that a guest finds in its ACPI tables only; OUT has room for all devices and lives

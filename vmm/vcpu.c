@@ -41,12 +41,14 @@
 struct vcpu {
     struct vcpus *all;
     unsigned index;
+    uint32_t apic_id; /* KVM's vCPU id, too */
     char name[16];
     int fd;
     struct kvm_run *run;
     pthread_t thread;
     bool started;
-    bool ended; /* LOCK: after an event, until the next load */
+    bool ended;                 /* LOCK: after an event, until the next load */
+    uint64_t exits[VCPU_EXITS]; /* atomic; written by its thread only */
 };
 
 struct vcpus {
@@ -170,11 +172,17 @@ static enum verdict fail(const struct vcpu *v, int err)
     return FAILED;
 }
 
+static void count(struct vcpu *v, enum vcpu_exit why)
+{
+    __atomic_store_n(&v->exits[why], v->exits[why] + 1, __ATOMIC_RELAXED);
+}
+
 static enum verdict run_once(struct vcpu *v)
 {
     const struct vcpus_config *config = &v->all->config;
     if (ioctl(v->fd, KVM_RUN, 0)) {
         int err = -errno;
+        count(v, err == -EINTR ? VCPU_EXIT_KICK : VCPU_EXIT_OTHER);
         if (err == -EINTR)
             return KICKED;
         if (err == -EAGAIN) /* woken up by INIT or SIPI */
@@ -183,7 +191,11 @@ static enum verdict run_once(struct vcpu *v)
             return GO_ON;
         return fail(v, err);
     }
-    switch (v->run->exit_reason) {
+    uint32_t reason = v->run->exit_reason;
+    count(v, reason == KVM_EXIT_IO     ? VCPU_EXIT_PORT
+             : reason == KVM_EXIT_MMIO ? VCPU_EXIT_MMIO
+                                       : VCPU_EXIT_OTHER);
+    switch (reason) {
     case KVM_EXIT_IO:
         exit_io(v);
         return GO_ON;
@@ -199,6 +211,58 @@ static enum verdict run_once(struct vcpu *v)
     default:
         return fail(v, 0);
     }
+}
+
+/* ---- counters ---- */
+
+/* Where NAME is in the statistics that STATS shows (Documentation/virt/kvm/api.rst, 4.133
+ * KVM_GET_STATS_FD): its offset, or -ENOENT. */
+static off_t find_stat(int stats, const char *name)
+{
+    struct kvm_stats_header header;
+    struct {
+        struct kvm_stats_desc fixed;
+        char name[64];
+    } desc;
+    if (pread(stats, &header, sizeof(header), 0) != sizeof(header))
+        return -ENOENT;
+    for (uint32_t i = 0; i < header.num_desc; i++) {
+        off_t at = header.desc_offset + (off_t)i * (sizeof(desc.fixed) + header.name_size);
+        memset(&desc, 0, sizeof(desc));
+        if (pread(stats, &desc, sizeof(desc) - 1, at) <= (ssize_t)sizeof(desc.fixed))
+            break;
+        if (!strncmp(desc.name, name, header.name_size))
+            return (off_t)header.data_offset + desc.fixed.offset;
+    }
+    return -ENOENT;
+}
+
+static bool read_stat(const struct vcpu *v, const char *name, off_t *where, uint64_t *value)
+{
+    int stats = ioctl(v->fd, KVM_GET_STATS_FD, NULL);
+    if (stats < 0)
+        return false;
+    if (!*where) /* the same for all vCPUs */
+        *where = find_stat(stats, name);
+    bool ok = *where > 0 && pread(stats, value, sizeof(*value), *where) == sizeof(*value);
+    close(stats);
+    return ok;
+}
+
+struct vcpus_counters vcpus_count(const struct vcpus *vcpus)
+{
+    struct vcpus_counters sum = {.knows_interrupts = true};
+    off_t where = 0;
+    for (unsigned i = 0; i < vcpus->config.count; i++) {
+        const struct vcpu *v = &vcpus->vcpu[i];
+        uint64_t interrupts = 0;
+        for (unsigned k = 0; k < VCPU_EXITS; k++)
+            sum.exits[k] += __atomic_load_n(&v->exits[k], __ATOMIC_RELAXED);
+        if (!read_stat(v, "irq_injections", &where, &interrupts))
+            sum.knows_interrupts = false;
+        sum.interrupts += interrupts;
+    }
+    return sum;
 }
 
 /* ---- threads ---- */
@@ -351,7 +415,7 @@ static int create(struct vcpu *v, const struct kvm *kvm)
 {
     struct vcpus *all = v->all;
     struct cpuid_policy *policy = &all->config.cpuid;
-    v->fd = ioctl(kvm_vm_fd(kvm), KVM_CREATE_VCPU, (unsigned long)v->index);
+    v->fd = ioctl(kvm_vm_fd(kvm), KVM_CREATE_VCPU, (unsigned long)v->apic_id);
     if (v->fd < 0)
         return -errno;
     void *run = mmap(NULL, all->run_size, PROT_READ | PROT_WRITE, MAP_SHARED, v->fd, 0);
@@ -385,6 +449,7 @@ int vcpus_create(struct vcpus **out, struct kvm *kvm, const struct vcpus_config 
     for (unsigned i = 0; i < config->count; i++) {
         struct vcpu *v = &all->vcpu[i];
         *v = (struct vcpu){.all = all, .index = i, .fd = -1};
+        v->apic_id = topology_apic_id(&config->cpuid.topology, i);
         snprintf(v->name, sizeof(v->name), "vcpu%u", i);
         all->config.count++; /* destroy() takes down what there is of it */
         int err = create(v, kvm);
@@ -428,7 +493,7 @@ int vcpus_load(struct vcpus *vcpus, const struct boot_entry *entry)
 {
     for (unsigned i = 0; i < vcpus->config.count; i++) {
         struct vcpu *v = &vcpus->vcpu[i];
-        int err = vcpu_state_load(v->fd, v->name, i, entry, !vcpus->loaded);
+        int err = vcpu_state_load(v->fd, v->name, v->apic_id, entry, !vcpus->loaded);
         if (err)
             return err;
         pthread_mutex_lock(&vcpus->lock);

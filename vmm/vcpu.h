@@ -23,6 +23,16 @@ enum vcpu_event {
     VCPU_ERROR,    /* KVM cannot go on; reported with the vCPU's state before this call */
 };
 
+/* Why vCPUs leave the guest for user space. */
+enum vcpu_exit { VCPU_EXIT_PORT, VCPU_EXIT_MMIO, VCPU_EXIT_KICK, VCPU_EXIT_OTHER, VCPU_EXITS };
+
+/* Of all vCPUs, since they were created. */
+struct vcpus_counters {
+    uint64_t exits[VCPU_EXITS];
+    uint64_t interrupts;   /* injected by KVM */
+    bool knows_interrupts; /* Linux 5.14 */
+};
+
 struct vcpus_config {
     unsigned count;
     struct cpuid_policy cpuid; /* tsc_khz and tsc_deadline are filled in from KVM */
@@ -53,6 +63,8 @@ int vcpus_start(struct vcpus *vcpus);
 /* On return of vcpus_pause() no vCPU is in the guest or in a device's handler. */
 void vcpus_pause(struct vcpus *vcpus);
 void vcpus_resume(struct vcpus *vcpus);
+/* While they run, too. */
+struct vcpus_counters vcpus_count(const struct vcpus *vcpus);
 /* Any thread, also from a device's handler in a vCPU thread: no vCPU gets any further than to
  * the end of the access it is making, until vcpus_resume(). Does not wait; NULL is fine. */
 void vcpus_stop_async(struct vcpus *vcpus);

@@ -7,7 +7,7 @@
 #include "lib.h"
 
 enum { CMOS_BOOTS = 0x50, CMOS_BOOTS_MAGIC = 0x51, CMOS_STATE = 0x60, STATE_MAX = 0x1f };
-enum { SLP_EN = 0x2000 };
+enum { SLP_EN = 0x2000, PWRBTN = 0x100 };
 
 /* The first number of the package \_S5 in the DSDT (ACPI 6.5, 7.4.2; AML: 20.2). */
 static unsigned s5_sleep_type(void)
@@ -53,6 +53,44 @@ static void reset_acpi(void)
 
     memcpy(&port, fadt + 120, sizeof(port)); /* reset register and value, ACPI 6.5, 5.2.9 */
     outb((uint16_t)port, fadt[128]);
+}
+
+/* Enables the power button and waits until it is pressed (ACPI 6.5, 4.8.2.2.1). */
+static void wait_for_button(void)
+{
+    outw(PM1_EN, PWRBTN);
+    print("listening\n");
+    while (!(inw(PM1_STS) & PWRBTN))
+        ;
+    print("pressed\n");
+}
+
+static void button_poweroff(void)
+{
+    wait_for_button();
+    poweroff();
+}
+
+static void button_reset(void)
+{
+    wait_for_button();
+    reset_cf9();
+}
+
+/* Knows that it was pressed, and does nothing about it. */
+static void button_ignored(void)
+{
+    wait_for_button();
+    for (;;)
+        delay_ms(1000);
+}
+
+/* Runs on without ever having enabled it. */
+static void button_unknown(void)
+{
+    print("listening\n");
+    for (;;)
+        delay_ms(1000);
 }
 
 /* There is no memory there, so nothing can be fetched: KVM has no answer to that. */
@@ -219,10 +257,18 @@ int main(void)
         const char *word;
         void (*end)(void);
     } ends[] = {
-        {"poweroff", poweroff},   {"reset-keyboard", reset_keyboard},
-        {"reset-cf9", reset_cf9}, {"reset-acpi", reset_acpi},
-        {"triple", triple_fault}, {"nowhere", jump_to_nowhere},
-        {"exit", debug_exit},     {"reboot", reboot},
+        {"poweroff", poweroff},
+        {"reset-keyboard", reset_keyboard},
+        {"reset-cf9", reset_cf9},
+        {"reset-acpi", reset_acpi},
+        {"triple", triple_fault},
+        {"nowhere", jump_to_nowhere},
+        {"exit", debug_exit},
+        {"reboot", reboot},
+        {"button", button_poweroff},
+        {"button-reset", button_reset},
+        {"button-ignored", button_ignored},
+        {"button-unknown", button_unknown},
     };
 
     for (unsigned i = 0; i < ARRAY_SIZE(ends); i++) {

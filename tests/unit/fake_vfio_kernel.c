@@ -52,8 +52,9 @@ static int log_fd, stderr_fd;
 
 static const char *translate(const char *path, char *buf)
 {
-    static const char *const played[] = {"/sys",      "/proc",     "/run/",    "/usr/share/",
-                                         "/dev/vfio", "/dev/nvme", "/dev/kvm", "/dev/iommu"};
+    static const char *const played[] = {"/sys",        "/proc",      "/run/",
+                                         "/usr/share/", "/dev/vfio",  "/dev/nvme",
+                                         "/dev/kvm",    "/dev/iommu", "/dev/vhost"};
     for (size_t i = 0; i < sizeof(played) / sizeof(played[0]); i++) {
         if (active && !strncmp(path, played[i], strlen(played[i]))) {
             snprintf(buf, PATH_MAX, "%s%s", root, path);
@@ -740,7 +741,8 @@ int __wrap_ioctl(int fd, unsigned long request, ...)
     case FAKE_IOMMUFD:
         return iommufd_ioctl(request, arg);
     default:
-        return __real_ioctl(fd, request, arg);
+        return fake.other_ioctl ? fake.other_ioctl(fd, request, (void *)arg)
+                                : __real_ioctl(fd, request, arg);
     }
 }
 

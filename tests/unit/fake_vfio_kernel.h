@@ -75,6 +75,8 @@ struct fake_vfio_kernel {
 
     /* Called after a file was opened for writing and closed: what the kernel does upon it. */
     void (*written)(const char *path, const char *text);
+    /* Of descriptors that are not VFIO's. NULL: the real one. */
+    int (*other_ioctl)(int fd, unsigned long request, void *arg);
     const char *busy;   /* this file is refused with EBUSY */
     const char *denied; /* files whose names begin so are with EACCES, by access() */
 

@@ -7,6 +7,7 @@
 #include <limits.h>
 #include <pthread.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -42,6 +43,38 @@ Test(log, says_where)
     cr_expect_str_eq(captured(fd), "minivmm: cannot start\n");
     log_error("a", "%s", "");
     cr_expect_str_eq(captured(fd), "minivmm: a: \n");
+}
+
+Test(log, says_whose)
+{
+    int fd = capture();
+
+    log_set_name("vm-1");
+    log_error("disk", "cannot open");
+    cr_expect_str_eq(captured(fd), "minivmm vm-1: disk: cannot open\n");
+    log_error(NULL, "cannot start");
+    cr_expect_str_eq(captured(fd), "minivmm vm-1: cannot start\n");
+    log_set_name(NULL);
+    log_error(NULL, "cannot start");
+    cr_expect_str_eq(captured(fd), "minivmm: cannot start\n");
+}
+
+Test(log, goes_to_a_file_from_then_on)
+{
+    char path[] = "/tmp/minivmm-log.XXXXXX", text[64] = "";
+    int file = mkstemp(path), fd = capture();
+
+    cr_assert_eq(write(file, "old\n", 4), 4);
+    cr_expect_eq(log_set_file("/nowhere/log"), -ENOENT);
+    cr_expect(strstr(captured(fd), "/nowhere/log: cannot open log file: No such file"));
+    cr_assert_eq(log_set_file(path), 0);
+    log_error("a", "1");
+    log_error("a", "2");
+    cr_expect_str_eq(captured(fd), "");
+    cr_expect_gt(pread(file, text, sizeof(text) - 1, 0), 0);
+    cr_expect_str_eq(text, "old\nminivmm: a: 1\nminivmm: a: 2\n");
+    unlink(path);
+    close(file);
 }
 
 Test(log, level_drops_what_is_above)
@@ -152,4 +185,43 @@ Test(log, limit_holds_across_threads)
     for (int i = 0; i < 4; i++)
         pthread_join(thread[i], NULL);
     cr_expect_eq(atomic_load(&granted), 16);
+}
+
+Test(log, progress_in_a_file_becomes_rarer)
+{
+    struct log_progress progress = {0};
+    int fd = capture();
+
+    for (unsigned i = 1; i <= 9; i++)
+        log_progress(&progress, "x", "%u", i);
+    cr_expect_str_eq(captured(fd), "minivmm: x: 1\n");
+    cr_expect_str_eq(captured(fd), "minivmm: x: 2\n");
+    cr_expect_str_eq(captured(fd), "minivmm: x: 4\n");
+    cr_expect_str_eq(captured(fd), "minivmm: x: 8\n");
+    cr_expect_str_eq(captured(fd), "");
+    log_set_level(LOG_WARN);
+    progress.calls = 0;
+    log_progress(&progress, "x", "no");
+    cr_expect_str_eq(captured(fd), "");
+}
+
+/* What a terminal gets: each line goes up over the one before. */
+Test(log, progress_on_a_terminal_is_one_line)
+{
+    struct log_progress progress = {0};
+    char got[128];
+    int master = posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC);
+
+    cr_assert(master >= 0 && !grantpt(master) && !unlockpt(master));
+    int slave = open(ptsname(master), O_RDWR | O_NOCTTY | O_CLOEXEC);
+    cr_assert_geq(dup2(slave, STDERR_FILENO), 0);
+    for (unsigned i = 1; i <= 3; i++)
+        log_progress(&progress, NULL, "%u", i);
+    close(slave);
+    close(capture()); /* nobody has the terminal any more: its last byte is the end */
+    size_t len = 0;
+    for (ssize_t n = 1; n > 0 && len<sizeof(got) - 1; len += n> 0 ? (size_t)n : 0)
+        n = read(master, got + len, sizeof(got) - 1 - len);
+    got[len] = '\0';
+    cr_expect_str_eq(got, "minivmm: 1\r\n\033[A\033[Kminivmm: 2\r\n\033[A\033[Kminivmm: 3\r\n");
 }

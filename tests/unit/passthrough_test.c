@@ -251,6 +251,7 @@ BOTH(kernel_and_servers)
     cr_expect_eq(k->maps, 1, "RAM once for both devices of the kernel");
     cr_expect_eq(server->maps, 1, "and once for the server");
     cr_expect_eq(p.iommus, 2);
+    cr_expect_eq(passthrough_dma_bytes(&p), 2 * mem.size);
     cr_expect_not_null(bus.dev[PCI_DEVFN(1, 0)]);
     cr_expect_not_null(bus.dev[PCI_DEVFN(1, 1)]);
     cr_expect_not_null(bus.dev[PCI_DEVFN(2, 0)]);

@@ -356,7 +356,7 @@ static void make(unsigned cpus, enum cpuid_signature signature, enum entry_mode 
 {
     struct vcpus_config config = {
         .count = cpus,
-        .cpuid = {.signature = signature, .cpus = cpus},
+        .cpuid = {.signature = signature, .topology = {1, cpus, 1}},
         .pio = &vm.pio,
         .mmio = &vm.mmio,
         .mem = &vm.mem,
@@ -481,6 +481,32 @@ Test(vcpu, mmio_of_every_size)
     expect_told(3, 0xa5a6a7a8, 4);
     expect_told(4, 0xa1a2a3a4, 4);
     expect_told(5, 0xffffffff, 4);
+}
+
+static void add_accesses(void *opaque, const struct bus_range *range, uint64_t accesses)
+{
+    cr_expect_str_eq(range->name, "test");
+    *(uint64_t *)opaque += accesses;
+}
+
+/* What the guest above does: 10 accesses of memory, two of them where nothing is, 7 of ports.
+ */
+Test(vcpu, exits_are_counted)
+{
+    uint64_t ports = 0, memory = 0;
+    PLACE(CODE, mmio);
+    make(2, CPUID_HIDDEN, ENTRY_LONG);
+    struct vcpus_counters c = vcpus_count(vm.vcpus);
+    cr_expect_eq(c.exits[VCPU_EXIT_PORT] + c.exits[VCPU_EXIT_MMIO], 0);
+    run_to_done();
+    c = vcpus_count(vm.vcpus);
+    cr_expect_eq(c.exits[VCPU_EXIT_PORT], 7);
+    cr_expect_eq(c.exits[VCPU_EXIT_MMIO], 10);
+    cr_expect_geq(c.exits[VCPU_EXIT_KICK], 1, "the pause");
+    bus_count(&vm.pio, add_accesses, &ports);
+    bus_count(&vm.mmio, add_accesses, &memory);
+    cr_expect_eq(ports, 7);
+    cr_expect_eq(memory, 8);
 }
 
 /* ---- pause, resume, stop ---- */
@@ -641,6 +667,28 @@ Test(vcpu, second_cpu_by_init_and_sipi_also_after_reset)
     }
 }
 
+/* The first CPU tells 0xb and wakes that of APIC id 300 in x2APIC mode: the ICR is one MSR of
+ * 64 bits. */
+GUEST(far, ".code32\n"
+           "movb $0xb, %al\n outb %al, $0x10\n"
+           "movl $0x1b, %ecx\n rdmsr\n orl $0x400, %eax\n wrmsr\n"
+           "movl $0x80f, %ecx\n movl $0x1ff, %eax\n xorl %edx, %edx\n wrmsr\n"
+           "movl $0x830, %ecx\n movl $300, %edx\n movl $0x4500, %eax\n wrmsr\n"
+           "movl $0x4609, %eax\n wrmsr\n"
+           "99: jmp 99b\n");
+
+Test(vcpu, cpu_beyond_what_eight_bits_can_name)
+{
+    PLACE(CODE, far);
+    PLACE(0x9000, smp_second);
+    PLACE(0, smp_astray);
+    make(301, CPUID_HIDDEN, ENTRY_PROTECTED);
+    run_to_done();
+    expect_told(0, 0xb, 1);
+    expect_told(1, 0xa, 1);
+    cr_expect_eq(atomic_load(&vm.told), 2);
+}
+
 /* ---- CPUID ---- */
 
 Test(vcpu, hidden_hypervisor)
@@ -725,6 +773,9 @@ Test(vcpu, message_by_irqfd)
     eventfd_write(fd, 1);
     expect_interrupts(4, 0x40);
     close(fd);
+    struct vcpus_counters count = vcpus_count(vm.vcpus);
+    if (count.knows_interrupts)
+        cr_expect_eq(count.interrupts, 4, "%llu", (unsigned long long)count.interrupts);
 }
 
 Test(vcpu, line_through_the_pic)

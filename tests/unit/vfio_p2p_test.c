@@ -176,8 +176,10 @@ Test(vfio_p2p, a_bar_in_chunks)
         cr_expect(is_mapped(BASE + i * 64 * MIB, 64 * MIB, VA + i * 64 * MIB));
     cr_expect_str_eq(notes(), "minivmm: 0000:42:00.0: BAR0 is a peer's DMA target from "
                               "0x4000000000 to 0x400fffffff\n");
+    cr_expect_eq(vfio_p2p_bytes(p2p), 256 * MIB);
     vfio_p2p_remove(p2p, &view[0]);
     cr_expect_eq(io.mapped, 0);
+    cr_expect_eq(vfio_p2p_bytes(p2p), 0);
     vfio_p2p_remove(p2p, &view[0]); /* is fine */
 }
 
@@ -195,6 +197,7 @@ Test(vfio_p2p, only_the_direct_parts)
     cr_expect(is_mapped(BASE + 0x3000, 64 * MIB - 0x3000, VA + 0x3000));
     cr_expect(is_mapped(BASE + 64 * MIB, 0x3000, VA + 64 * MIB));
     cr_expect(is_mapped(BASE + 128 * MIB, 0x1000, VA + 128 * MIB));
+    cr_expect_eq(vfio_p2p_bytes(p2p), 64 * MIB + 0x2000);
 }
 
 Test(vfio_p2p, nothing_direct_nothing_mapped)

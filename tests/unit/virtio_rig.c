@@ -31,6 +31,7 @@ static void find_structures(struct vrig *rig)
                 break;
             case VIRTIO_PCI_CAP_NOTIFY_CFG:
                 rig->notify = offset;
+                rig->multiplier = vrig_config_read(rig, pos + VIRTIO_PCI_NOTIFY_CAP_MULT, 4);
                 break;
             case VIRTIO_PCI_CAP_DEVICE_CFG:
                 rig->device = offset;
@@ -205,9 +206,18 @@ void vrig_offer(struct vrig *rig, unsigned queue, uint16_t head)
     __atomic_store_n(&avail->idx, (uint16_t)(avail->idx + 1), __ATOMIC_RELEASE);
 }
 
+uint64_t vrig_doorbell(struct vrig *rig, unsigned queue)
+{
+    uint64_t selected = vrig_read(rig, rig->common + VIRTIO_PCI_COMMON_Q_SELECT, 2);
+    vrig_write(rig, rig->common + VIRTIO_PCI_COMMON_Q_SELECT, 2, queue);
+    uint64_t n = vrig_read(rig, rig->common + VIRTIO_PCI_COMMON_Q_NOFF, 2);
+    vrig_write(rig, rig->common + VIRTIO_PCI_COMMON_Q_SELECT, 2, selected);
+    return rig->notify + n * rig->multiplier;
+}
+
 void vrig_kick(struct vrig *rig, unsigned queue)
 {
-    vrig_write(rig, rig->notify, 2, queue);
+    vrig_write(rig, vrig_doorbell(rig, queue), 2, queue);
     vrig_pump(rig);
 }
 

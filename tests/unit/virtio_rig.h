@@ -41,6 +41,7 @@ struct vrig {
     struct virtio *dev;
     struct virtio_pci *vp;
     uint64_t bar;
+    unsigned multiplier; /* of notification addresses */
     unsigned common, isr, notify, device,
         pci_cfg;                      /* offsets in the BAR; the last in the config */
     uint16_t seen[VIRTIO_QUEUES_MAX]; /* used entries taken */
@@ -77,6 +78,8 @@ void vrig_set_desc(struct vrig *rig, unsigned queue, unsigned i, uint64_t gpa, u
                    unsigned flags);
 /* Makes HEAD available. */
 void vrig_offer(struct vrig *rig, unsigned queue, uint16_t head);
+/* The offset of QUEUE's notification address in the BAR. */
+uint64_t vrig_doorbell(struct vrig *rig, unsigned queue);
 /* A write to the notification address; what it wakes is done when it returns. */
 void vrig_kick(struct vrig *rig, unsigned queue);
 /* One round of the loop over what is ready now. */

@@ -1,0 +1,21 @@
+/*
+ * vhost_user.h: another process as the server of a device's queues, by a socket.
+ *
+ * The process is not trusted with more than the guest's memory, all of which it gets: what it
+ * answers is checked, and what is not an answer, or does not come in time, ends the connection
+ * and with it the device, not the VM.
+ */
+#pragma once
+
+#include "devices/vhost.h"
+
+struct vhost_user {
+    struct vhost vhost;
+    unsigned timeout_ms; /* for an answer; 0: the default */
+    bool acks;           /* the server says whether it did what it was told */
+    bool lost;           /* for ever */
+};
+
+/* Takes SOCKET over, whatever comes of it, for all queues of DEV. Logs its own errors;
+ * vhost_close() is due after a failure as well. VU is zeroed but for the time. */
+int vhost_user_open(struct vhost_user *vu, struct virtio *dev, struct loop *loop, int socket);

@@ -1,0 +1,100 @@
+/*
+ * virtio_fs.c: see virtio_fs.h.
+ *
+ * Virtual I/O Device (VIRTIO) 1.2, 5.11 "File System Device". What is in the queues is FUSE and
+ * between guest and server: queue 0 for what must not wait, 1 for requests. Left out: the queue
+ * of notifications, shared memory (DAX), more queues of requests (no server has them).
+ */
+#include "devices/virtio_fs.h"
+
+#include <errno.h>
+#include <linux/virtio_fs.h>
+#include <linux/virtio_ids.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "devices/vhost_user.h"
+#include "devices/virtio.h"
+#include "vmm/util.h"
+
+enum { REQUEST_QUEUES = 1, QUEUES = 1 + REQUEST_QUEUES };
+
+struct virtio_fs {
+    struct virtio virtio;
+    struct vhost_user server;
+    struct virtio_fs_config config;
+};
+
+_Static_assert(sizeof(struct virtio_fs_config) == VIRTIO_FS_TAG_MAX + 4, "5.11.4");
+
+static struct virtio_fs *from_virtio(struct virtio *dev)
+{
+    return container_of(dev, struct virtio_fs, virtio);
+}
+
+static bool fs_kick(struct virtio *dev)
+{
+    (void)dev;
+    return false;
+}
+
+static void fs_reset(struct virtio *dev)
+{
+    vhost_stop(&from_virtio(dev)->server.vhost);
+}
+
+static void fs_update(struct virtio *dev)
+{
+    vhost_update(&from_virtio(dev)->server.vhost);
+}
+
+static const struct virtio_ops fs_ops = {
+    .kick = fs_kick,
+    .reset = fs_reset,
+    .update = fs_update,
+};
+
+int virtio_fs_create(struct virtio_fs **out, const char *name, const char *tag, int socket,
+                     struct loop *loop, const struct mem *mem)
+{
+    struct virtio_fs *fs = calloc(1, sizeof(*fs));
+    if (!fs) {
+        log_error(name, "cannot make device: %s", strerror(ENOMEM));
+        close(socket);
+        return -ENOMEM;
+    }
+    fs->config.num_request_queues = REQUEST_QUEUES;
+    memcpy(fs->config.tag, tag, strnlen(tag, VIRTIO_FS_TAG_MAX));
+    fs->virtio = (struct virtio){
+        .ops = &fs_ops,
+        .name = name,
+        .mem = mem,
+        .id = VIRTIO_ID_FS,
+        .queues = QUEUES,
+        .outside = QUEUES,
+        .config = &fs->config,
+        .config_size = sizeof(fs->config),
+    };
+    virtio_init(&fs->virtio);
+    int err = vhost_user_open(&fs->server, &fs->virtio, loop, socket);
+    if (err) {
+        virtio_fs_destroy(fs);
+        return err;
+    }
+    *out = fs;
+    return 0;
+}
+
+void virtio_fs_destroy(struct virtio_fs *fs)
+{
+    if (!fs)
+        return;
+    vhost_close(&fs->server.vhost);
+    virtio_fini(&fs->virtio);
+    free(fs);
+}
+
+struct virtio *virtio_fs_device(struct virtio_fs *fs)
+{
+    return &fs->virtio;
+}

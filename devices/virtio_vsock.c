@@ -1,0 +1,107 @@
+/*
+ * virtio_vsock.c: see virtio_vsock.h.
+ *
+ * Virtual I/O Device (VIRTIO) 1.2, 5.10 "Socket Device". The queues of packets (0: to the
+ * guest, 1: from it) are the kernel's. The third, for events, is never written to: the only
+ * event says that the guest was moved to another host (5.10.6.7).
+ */
+#include "devices/virtio_vsock.h"
+
+#include <errno.h>
+#include <linux/virtio_ids.h>
+#include <linux/virtio_vsock.h>
+#include <stdlib.h>
+
+#include "devices/vhost.h"
+#include "devices/virtio.h"
+#include "vmm/util.h"
+
+enum { QUEUES = 3, QUEUES_OUTSIDE = 2 };
+
+struct virtio_vsock {
+    struct virtio virtio;
+    struct vhost vhost;
+    struct virtio_vsock_config config;
+};
+
+static struct virtio_vsock *from_virtio(struct virtio *dev)
+{
+    return container_of(dev, struct virtio_vsock, virtio);
+}
+
+static bool vsock_kick(struct virtio *dev)
+{
+    (void)dev;
+    return false;
+}
+
+static void vsock_reset(struct virtio *dev)
+{
+    vhost_stop(&from_virtio(dev)->vhost);
+}
+
+static void vsock_update(struct virtio *dev)
+{
+    vhost_update(&from_virtio(dev)->vhost);
+}
+
+static const struct virtio_ops vsock_ops = {
+    .kick = vsock_kick,
+    .reset = vsock_reset,
+    .update = vsock_update,
+};
+
+static void complain(uint32_t cid, int err)
+{
+    if (err == -EADDRINUSE)
+        log_error("--vsock", "cannot use CID %u: another guest has it; choose another", cid);
+    else
+        log_error("--vsock", "cannot use /dev/vhost-vsock: %s; %s", strerror(-err),
+                  err == -EACCES ? "run as root or as a user who may open it"
+                                 : "load the kernel's module (modprobe vhost_vsock)");
+}
+
+int virtio_vsock_create(struct virtio_vsock **out, uint32_t cid, struct loop *loop,
+                        const struct mem *mem)
+{
+    struct virtio_vsock *vsock = calloc(1, sizeof(*vsock));
+    if (!vsock) {
+        log_error("--vsock", "cannot make device: %s", strerror(ENOMEM));
+        return -ENOMEM;
+    }
+    vsock->config.guest_cid = cid;
+    vsock->virtio = (struct virtio){
+        .ops = &vsock_ops,
+        .name = "virtio-vsock",
+        .mem = mem,
+        .id = VIRTIO_ID_VSOCK,
+        .queues = QUEUES,
+        .outside = QUEUES_OUTSIDE,
+        .config = &vsock->config,
+        .config_size = sizeof(vsock->config),
+    };
+    virtio_init(&vsock->virtio);
+    int err = vhost_vsock_open(&vsock->vhost, &vsock->virtio, loop, cid);
+    if (err) {
+        complain(cid, err);
+        virtio_vsock_destroy(vsock);
+        return err;
+    }
+    vsock->virtio.features |= vsock->vhost.features & 1ULL << VIRTIO_VSOCK_F_SEQPACKET;
+    *out = vsock;
+    return 0;
+}
+
+void virtio_vsock_destroy(struct virtio_vsock *vsock)
+{
+    if (!vsock)
+        return;
+    vhost_close(&vsock->vhost);
+    virtio_fini(&vsock->virtio);
+    free(vsock);
+}
+
+struct virtio *virtio_vsock_device(struct virtio_vsock *vsock)
+{
+    return &vsock->virtio;
+}

@@ -1,0 +1,146 @@
+/*
+ * mem_populate.c: every page of guest RAM taken before the guest starts, by several threads.
+ *
+ * For a passed-through device the kernel pins all of RAM, page by page and in one thread; what
+ * it then finds in place costs it a look instead of the clearing of a page. MADV_POPULATE_WRITE
+ * (madvise(2), Linux 5.14) reports what a touch would make a SIGBUS. Before, fallocate(2) does,
+ * without the page tables.
+ *
+ * Called by the main thread, which waits and reports; the threads are gone at return. LOCK
+ * protects the fields marked so.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "vmm/layout.h"
+#include "vmm/log.h"
+#include "vmm/loop.h"
+#include "vmm/mem.h"
+#include "vmm/util.h"
+
+#define THREADS_MAX 8          /* more wait for the same memory */
+#define STEP        (64 * MIB) /* or one page: some hundredths of a second */
+#define QUIET_NS    (2 * NS_PER_S)
+#define REPORT_NS   NS_PER_S
+
+struct populate {
+    int fd;
+    uint8_t *hva;
+    uint64_t size, step;
+    atomic_ullong next; /* offset of the first byte that no thread has taken on */
+
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    uint64_t done;    /* LOCK: bytes */
+    unsigned running; /* LOCK */
+    int err;          /* LOCK: the first one */
+};
+
+static int take(const struct populate *p, uint64_t offset, uint64_t len)
+{
+    if (!madvise(p->hva + offset, len, MADV_POPULATE_WRITE))
+        return 0;
+    if (errno == EINVAL) /* before 5.14 */
+        return fallocate(p->fd, 0, (off_t)offset, (off_t)len) ? -errno : 0;
+    /* What would be a SIGBUS: no page is left of those that may be taken. */
+    return errno == EFAULT ? -ENOMEM : -errno;
+}
+
+/* One more thread runs, or (-1) one less. */
+static void count(struct populate *p, int change)
+{
+    pthread_mutex_lock(&p->lock);
+    p->running += (unsigned)change;
+    pthread_cond_signal(&p->changed);
+    pthread_mutex_unlock(&p->lock);
+}
+
+static void *populate_thread(void *opaque)
+{
+    struct populate *p = opaque;
+    int err = 0;
+    uint64_t offset;
+    while (!err && (offset = atomic_fetch_add(&p->next, p->step)) < p->size) {
+        uint64_t len = MIN(p->step, p->size - offset);
+        err = take(p, offset, len);
+        pthread_mutex_lock(&p->lock);
+        p->done += err ? 0 : len;
+        p->err = p->err ? p->err : err;
+        pthread_mutex_unlock(&p->lock);
+    }
+    if (err)
+        atomic_store(&p->next, p->size); /* no other begins anything */
+    count(p, -1);
+    return NULL;
+}
+
+/* Until all threads have ended; says how far they are, no more often than once a second. */
+static void wait_and_report(struct populate *p)
+{
+    struct log_progress progress = {0};
+    int64_t next = loop_now(CLOCK_MONOTONIC) + QUIET_NS;
+    pthread_mutex_lock(&p->lock);
+    while (p->running) {
+        const struct timespec end = {.tv_sec = next / NS_PER_S, .tv_nsec = next % NS_PER_S};
+        if (pthread_cond_timedwait(&p->changed, &p->lock, &end) != ETIMEDOUT)
+            continue;
+        uint64_t done = p->done;
+        next = loop_now(CLOCK_MONOTONIC) + REPORT_NS;
+        pthread_mutex_unlock(&p->lock); /* a terminal can be slow */
+        log_progress(&progress, "--memory", "preparing RAM: %llu of %llu MiB", done / MIB,
+                     p->size / MIB);
+        pthread_mutex_lock(&p->lock);
+    }
+    pthread_mutex_unlock(&p->lock);
+}
+
+static unsigned threads_for(const struct populate *p)
+{
+    long cpus = sysconf(_SC_NPROCESSORS_ONLN);
+    uint64_t steps = (p->size + p->step - 1) / p->step;
+    return (unsigned)MIN(steps, (uint64_t)MIN(MAX(cpus, 1), THREADS_MAX));
+}
+
+int mem_populate(int fd, uint8_t *hva, uint64_t size, uint64_t page)
+{
+    struct populate p = {.fd = fd,
+                         .hva = hva,
+                         .size = size,
+                         .step = MAX(page, STEP),
+                         .lock = PTHREAD_MUTEX_INITIALIZER};
+    pthread_t thread[THREADS_MAX];
+    pthread_condattr_t clock;
+    unsigned nr = threads_for(&p), started = 0;
+
+    pthread_condattr_init(&clock);
+    pthread_condattr_setclock(&clock, CLOCK_MONOTONIC);
+    pthread_cond_init(&p.changed, &clock);
+    pthread_condattr_destroy(&clock);
+    for (; started < nr; started++) {
+        count(&p, 1);
+        if (pthread_create(&thread[started], NULL, populate_thread, &p)) {
+            count(&p, -1);
+            break; /* fewer will do */
+        }
+    }
+    if (!started) {
+        count(&p, 1);
+        populate_thread(&p);
+    }
+    wait_and_report(&p);
+    while (started > 0)
+        pthread_join(thread[--started], NULL);
+    pthread_cond_destroy(&p.changed);
+    if (p.err)
+        log_error("--memory",
+                  "cannot get all of RAM: %s after %llu of %llu MiB; give less, or free %s",
+                  strerror(-p.err), p.done / MIB, size / MIB,
+                  page > LAYOUT_PAGE_SIZE ? "huge pages" : "memory");
+    return p.err;
+}

@@ -1,0 +1,126 @@
+/*
+ * spawn.c: see spawn.h.
+ *
+ * fork(2) and execv(2): the child calls nothing but what signal-safety(7) allows, and tells
+ * over a pipe that closes itself when the program runs.
+ *
+ * It is in a process group of its own, so that Ctrl-C at the terminal is the VM's alone.
+ * PR_SET_PDEATHSIG ends it when the VM is killed; a program that changes its user loses that
+ * again, so it also has to end when its socket does (both do).
+ */
+#include "vmm/spawn.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "vmm/log.h"
+#include "vmm/util.h"
+
+#define STOP_POLL_NS   (NS_PER_S / 100)
+#define STOP_POLLS_MAX 200
+
+/* PATH is :-separated; an empty part, which is the current directory, is not taken. */
+int spawn_find(const char *name, const char *install, char *out, size_t size)
+{
+    char dirs[2 * PATH_MAX];
+    const char *path = getenv("PATH");
+    snprintf(dirs, sizeof(dirs), "%s:/usr/libexec:/usr/lib/qemu", path ? path : "");
+    char *save = NULL;
+    bool found = strchr(name, '/') && snprintf(out, size, "%s", name) < (int)size;
+    for (char *d = strtok_r(dirs, ":", &save); d && !found; d = strtok_r(NULL, ":", &save)) {
+        int n = snprintf(out, size, "%s/%s", d, name);
+        found = n > 0 && (size_t)n < size && !access(out, X_OK);
+    }
+    if (found)
+        return 0;
+    log_error(name, "cannot start program: not in PATH, /usr/libexec or /usr/lib/qemu; %s",
+              install);
+    return -ENOENT;
+}
+
+/* In the child; DUP_FD is above the numbers that are given a meaning here. */
+static int become(const char *path, char *const *argv, int dup_fd, pid_t parent)
+{
+    sigset_t none;
+    int null = open("/dev/null", O_RDWR); /* may be standard input itself */
+    if (null < 0 || dup2(null, STDIN_FILENO) < 0 || dup2(STDERR_FILENO, STDOUT_FILENO) < 0 ||
+        dup2(dup_fd, SPAWN_FD) < 0 || setpgid(0, 0) < 0 || prctl(PR_SET_PDEATHSIG, SIGKILL) < 0)
+        return errno;
+    if (getppid() != parent) /* which ended before it was said that it matters */
+        return ESRCH;
+    close_range(SPAWN_FD + 1, UINT_MAX, CLOSE_RANGE_CLOEXEC);
+    signal(SIGPIPE, SIG_DFL); /* what is ignored stays so in the program */
+    sigemptyset(&none);
+    sigprocmask(SIG_SETMASK, &none, NULL);
+    execv(path, argv);
+    return errno;
+}
+
+/* 0 when the program runs, else the errno that kept it from that. */
+static int run(struct spawn *s, const char *path, char *const *argv, int dup_fd)
+{
+    int status[2], err = 0;
+    pid_t parent = getpid();
+    if (pipe2(status, O_CLOEXEC) < 0)
+        return errno;
+    s->pid = fork();
+    if (s->pid == 0) {
+        int pipe_fd = fcntl(status[1], F_DUPFD_CLOEXEC, SPAWN_FD + 1);
+        err = become(path, argv, dup_fd, parent);
+        (void)!write(pipe_fd, &err, sizeof(err));
+        _exit(127);
+    }
+    if (s->pid < 0) {
+        err = errno;
+        s->pid = 0;
+    }
+    close(status[1]);
+    if (!err && read(status[0], &err, sizeof(err)) == sizeof(err)) {
+        waitpid(s->pid, NULL, 0);
+        s->pid = 0;
+    }
+    close(status[0]);
+    return err;
+}
+
+int spawn_start(struct spawn *s, const char *const *argv, int fd, const char *install)
+{
+    char path[PATH_MAX];
+    int err = spawn_find(argv[0], install, path, sizeof(path));
+    if (err)
+        return err;
+    int dup_fd = fcntl(fd, F_DUPFD_CLOEXEC, SPAWN_FD + 1);
+    err = dup_fd < 0 ? errno : run(s, path, (char *const *)argv, dup_fd);
+    if (dup_fd >= 0)
+        close(dup_fd);
+    if (err)
+        log_error(path, "cannot start program: %s; run it by hand to see why", strerror(err));
+    return -err;
+}
+
+/* The process is a zombie then: its number is still its own, and its group's. */
+static bool ended(pid_t pid)
+{
+    siginfo_t info = {0};
+    return waitid(P_PID, (id_t)pid, &info, WEXITED | WNOWAIT | WNOHANG) < 0 || info.si_pid;
+}
+
+void spawn_stop(struct spawn *s)
+{
+    if (!s->pid)
+        return;
+    kill(-s->pid, SIGTERM);
+    for (unsigned n = 0; !ended(s->pid) && n < STOP_POLLS_MAX; n++)
+        nanosleep(&(struct timespec){.tv_nsec = STOP_POLL_NS}, NULL);
+    kill(-s->pid, SIGKILL); /* and what it has started itself */
+    waitpid(s->pid, NULL, 0);
+    s->pid = 0;
+}
