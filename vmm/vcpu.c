@@ -41,6 +41,7 @@
 struct vcpu {
     struct vcpus *all;
     unsigned index;
+    uint32_t apic_id; /* KVM's vCPU id, too */
     char name[16];
     int fd;
     struct kvm_run *run;
@@ -414,7 +415,7 @@ static int create(struct vcpu *v, const struct kvm *kvm)
 {
     struct vcpus *all = v->all;
     struct cpuid_policy *policy = &all->config.cpuid;
-    v->fd = ioctl(kvm_vm_fd(kvm), KVM_CREATE_VCPU, (unsigned long)v->index);
+    v->fd = ioctl(kvm_vm_fd(kvm), KVM_CREATE_VCPU, (unsigned long)v->apic_id);
     if (v->fd < 0)
         return -errno;
     void *run = mmap(NULL, all->run_size, PROT_READ | PROT_WRITE, MAP_SHARED, v->fd, 0);
@@ -448,6 +449,7 @@ int vcpus_create(struct vcpus **out, struct kvm *kvm, const struct vcpus_config 
     for (unsigned i = 0; i < config->count; i++) {
         struct vcpu *v = &all->vcpu[i];
         *v = (struct vcpu){.all = all, .index = i, .fd = -1};
+        v->apic_id = topology_apic_id(&config->cpuid.topology, i);
         snprintf(v->name, sizeof(v->name), "vcpu%u", i);
         all->config.count++; /* destroy() takes down what there is of it */
         int err = create(v, kvm);
@@ -491,7 +493,7 @@ int vcpus_load(struct vcpus *vcpus, const struct boot_entry *entry)
 {
     for (unsigned i = 0; i < vcpus->config.count; i++) {
         struct vcpu *v = &vcpus->vcpu[i];
-        int err = vcpu_state_load(v->fd, v->name, i, entry, !vcpus->loaded);
+        int err = vcpu_state_load(v->fd, v->name, v->apic_id, entry, !vcpus->loaded);
         if (err)
             return err;
         pthread_mutex_lock(&vcpus->lock);
