@@ -304,7 +304,7 @@ static size_t dsdt(struct aml *out, const struct acpi_config *config)
     motherboard(out);
     for (unsigned i = 0; i < config->devices; i++)
         platform_device(out, &config->device[i]);
-    processors(out, config->cpus);
+    processors(out, topology_cpus(&config->topology));
     aml_end(out, scope);
     table_end(out, table);
     return table;
@@ -376,16 +376,16 @@ static size_t fadt(struct aml *out, uint64_t facs_gpa, uint64_t dsdt_gpa)
 /* Entry types of the MADT (table 5.21). */
 enum { LOCAL_APIC, IO_APIC, OVERRIDE, LOCAL_NMI = 4, LOCAL_X2APIC = 9, LOCAL_X2APIC_NMI };
 
-static void madt_cpu(struct aml *out, unsigned id)
+static void madt_cpu(struct aml *out, unsigned uid, uint32_t id)
 {
     bool x2apic = id >= 0xff; /* 0xff is the broadcast id of an xAPIC */
     aml_data(out, 1, x2apic ? LOCAL_X2APIC : LOCAL_APIC);
     aml_data(out, 1, x2apic ? 16 : 8);
-    aml_data(out, x2apic ? 2 : 1, x2apic ? 0 : id); /* reserved, or the processor's _UID */
-    aml_data(out, x2apic ? 4 : 1, id);              /* APIC id */
-    aml_data(out, 4, 1);                            /* enabled */
+    aml_data(out, x2apic ? 2 : 1, x2apic ? 0 : uid); /* reserved, or the processor's _UID */
+    aml_data(out, x2apic ? 4 : 1, id);               /* APIC id */
+    aml_data(out, 4, 1);                             /* enabled */
     if (x2apic)
-        aml_data(out, 4, id); /* _UID */
+        aml_data(out, 4, uid);
 }
 
 /* An ISA interrupt that is not the input of the same number, edge-triggered and active high. */
@@ -399,18 +399,19 @@ static void madt_override(struct aml *out, uint8_t irq, uint32_t gsi, uint16_t f
     aml_data(out, 2, flags);
 }
 
-static size_t madt(struct aml *out, unsigned cpus)
+static size_t madt(struct aml *out, const struct topology *t)
 {
     enum { CONFORMS = 0, LEVEL_ACTIVE_HIGH = 0xd };
     /* type, length, all processors and flags (in the other order for x2APIC), LINT1 */
     static const uint8_t lint1_nmi[] = {LOCAL_NMI, 6, 0xff, 0, 0, 1};
     static const uint8_t x2apic_lint1_nmi[] = {
         LOCAL_X2APIC_NMI, 12, 0, 0, 0xff, 0xff, 0xff, 0xff, 1, 0, 0, 0};
+    unsigned cpus = topology_cpus(t);
     size_t table = table_begin(out, "APIC", 5);
     aml_data(out, 4, LAYOUT_LAPIC);
     aml_data(out, 4, 1); /* PCAT_COMPAT: there is a pair of 8259s, too */
     for (unsigned i = 0; i < cpus && !out->overflow; i++)
-        madt_cpu(out, i);
+        madt_cpu(out, i, topology_apic_id(t, i));
     aml_data(out, 1, IO_APIC);
     aml_data(out, 1, 12);
     aml_data(out, 2, 0); /* id, reserved */
@@ -419,7 +420,7 @@ static size_t madt(struct aml *out, unsigned cpus)
     madt_override(out, LAYOUT_GSI_PIT, 2, CONFORMS);
     madt_override(out, LAYOUT_GSI_SCI, LAYOUT_GSI_SCI, LEVEL_ACTIVE_HIGH);
     aml_bytes(out, lint1_nmi, sizeof(lint1_nmi));
-    if (cpus > 0xff)
+    if (topology_apic_id(t, cpus - 1) >= 0xff)
         aml_bytes(out, x2apic_lint1_nmi, sizeof(x2apic_lint1_nmi));
     table_end(out, table);
     return table;
@@ -467,7 +468,7 @@ int acpi_build(const struct acpi_config *config, uint64_t gpa, uint8_t *buf, siz
     uint64_t dsdt_gpa = gpa + dsdt(&out, config);
     uint64_t entry[3];
     entry[0] = gpa + fadt(&out, gpa + sizeof(room), dsdt_gpa);
-    entry[1] = gpa + madt(&out, config->cpus);
+    entry[1] = gpa + madt(&out, &config->topology);
     entry[2] = gpa + mcfg(&out);
     size_t xsdt = table_begin(&out, "XSDT", 1);
     aml_bytes(&out, entry, sizeof(entry));

@@ -6,6 +6,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "vmm/topology.h"
+
 enum acpi_resource_type { ACPI_RES_IO, ACPI_RES_MEM32, ACPI_RES_IRQ_EDGE, ACPI_RES_IRQ_LEVEL };
 
 struct acpi_resource {
@@ -27,7 +29,7 @@ struct acpi_device {
 };
 
 struct acpi_config {
-    unsigned cpus;                     /* APIC id = index */
+    struct topology topology;
     uint64_t mmio64_base, mmio64_size; /* size 0: none */
     const struct acpi_device *device;
     unsigned devices;

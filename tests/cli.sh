@@ -189,6 +189,16 @@ else
     skip host-list-json "python3 is missing"
 fi
 
+# --- ctl ---
+
+row ctl-nothing 2 'ctl --help' "$M" ctl
+row ctl-no-command 2 'ctl --help' "$M" ctl "$T/control"
+row ctl-two-commands 2 'too many' "$M" ctl "$T/control" status quit
+row ctl-no-word 2 'quit;' "$M" ctl "$T/control" 'quit;'
+row ctl-missing 4 'control: .*No such file.*--control' "$M" ctl "$T/control" status
+row ctl-file 4 'empty: .*refused' "$M" ctl "$T/empty" status
+row ctl-long 4 'too long' "$M" ctl "${long:0:200}" status
+
 # --- files that are no kernel ---
 
 row kernel-missing 4 'nowhere: .*No such file' "$M" "$T/nowhere"
@@ -242,8 +252,11 @@ kvm_row initrd-too-large 4 'initrd: ' "$M" -m 64M --initrd "$T/initrd" "$pvh"
 kvm_row cmdline-too-long 4 'command line' "$M" -m 64M --cmdline "$long" "$pvh"
 kvm_row cpus-too-many 4 '99999' "$M" --cpus 99999 "$idle"
 kvm_row debug-exit-taken 4 '--debug-exit.*0x3f8' "$M" --debug-exit 0x3f8 "$idle"
-row memory-absurd 4 '99999T|[Mm]emory|RAM' "$M" -m 99999T "$idle"
+kvm_row memory-absurd 4 '99999T|[Mm]emory|RAM' "$M" -m 99999T "$idle"
 row hugepages-none 4 '--hugepages: .*more are needed; echo [0-9]+ > /sys' "$M" -m 512G --hugepages=2M "$idle"
+kvm_row control-file 4 'empty: .*control socket.*in use' "$M" --control "$T/empty" "$idle"
+kvm_row control-directory 4 'nowhere/c: .*No such file' "$M" --control "$T/nowhere/c" "$idle"
+kvm_row control-long 4 'too long.*107' "$M" --control "${long:0:200}" "$idle"
 kvm_row vfio-malformed 4 'nonsense: ' "$M" --vfio nonsense "$idle"
 kvm_row vfio-function 4 '42:00[.]9' "$M" --vfio 0000:42:00.9 "$idle"
 kvm_row vfio-missing 4 '00ff:1f:1f[.]7' "$M" --vfio 00ff:1f:1f.7 "$idle"
@@ -306,7 +319,7 @@ says version '^minivmm [0-9]+[.][0-9]+' --version
 says version-letter '^minivmm [0-9]+[.][0-9]+' -V
 says help-letter '^Usage: minivmm' -h
 for option in vfio disk memory hugepages cpus initrd cmdline entry cpuid debug-exit no-reboot stop-timeout name \
-    pidfile log-file help version; do
+    pidfile log-file control net share vsock help version; do
     says "help-$option" "--$option" --help
 done
 

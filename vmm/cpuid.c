@@ -9,8 +9,8 @@
  * Hygon but the highest basic leaf on the others. So leaving out 0x40000000 and clearing the
  * hypervisor bit is all that hiding takes.
  *
- * Topology: one socket, one node, one thread in each core, APIC id = index of the vCPU. Leaf
- * 0xD is left to KVM, which computes it from XCR0. No thread, no lock: pure functions.
+ * Topology (topology.h): a socket is a package and a node. Leaf 0xD is left to KVM, which
+ * computes it from XCR0. No thread, no lock: pure functions.
  */
 #include "vmm/cpuid.h"
 
@@ -26,20 +26,14 @@ enum reg { EAX, EBX, ECX, EDX };
 
 struct guest {
     const struct cpuid_policy *policy;
+    const struct topology *topology;
     unsigned index;
-    bool amd; /* or Hygon, which has AMD's leaves */
+    uint32_t id;      /* APIC id */
+    uint32_t package; /* logical processors in one */
+    bool amd;         /* or Hygon, which has AMD's leaves */
     bool intel;
     uint32_t max_basic;
 };
-
-/* Smallest N with (1 << N) >= COUNT: how many APIC id bits COUNT things take. */
-static uint32_t id_bits(uint32_t count)
-{
-    uint32_t n = 0;
-    while (n < 31 && B(n) < count)
-        n++;
-    return n;
-}
 
 /* ---- registers that are computed ---- */
 
@@ -49,46 +43,48 @@ static void basic_max(struct kvm_cpuid_entry2 *e, const struct guest *g)
     e->eax = MAX(e->eax, g->max_basic);
 }
 
-/* Leaf 1: APIC id, number of logical processors (EBX), and the bits that depend on the policy.
- */
+/* Leaf 1: APIC id, logical processors in the package (EBX, eight bits for each), and the bits
+ * that depend on the policy. */
 static void features(struct kvm_cpuid_entry2 *e, const struct guest *g)
 {
     const struct cpuid_policy *p = g->policy;
-    e->ebx = (e->ebx & 0xffff) | (p->cpus & 0xff) << 16 | g->index << 24;
+    e->ebx = (e->ebx & 0xffff) | MIN(g->package, 0xffU) << 16 | g->id << 24;
     e->ecx &= ~B(31);
     if (p->signature != CPUID_HIDDEN)
         e->ecx |= B(31);
     if (p->tsc_deadline)
         e->ecx |= B(24);
     e->edx &= ~B(28); /* HTT: EBX[23:16] is valid */
-    if (p->cpus > 1)
+    if (g->package > 1)
         e->edx |= B(28);
 }
 
-/* Leaf 4 and 0x8000001D: EAX[25:14] logical processors sharing the cache, less 1. The host's
- * figures would merge or split the guest's cache domains. */
+/* Leaf 4 and 0x8000001D: EAX[25:14] room for the ids of the logical processors sharing the
+ * cache, less 1: a core's, from the third level on a package's. The host's figures would merge
+ * or split the guest's cache domains. */
 static void sharing(struct kvm_cpuid_entry2 *e, const struct guest *g)
 {
     uint32_t level = e->eax >> 5 & 7;
     if (!(e->eax & 0x1f)) /* no more caches */
         return;
-    e->eax &= ~(0xfffU << 14);
-    if (level >= 3)
-        e->eax |= (B(id_bits(g->policy->cpus)) - 1) << 14;
+    uint32_t bits =
+        level >= 3 ? topology_socket_shift(g->topology) : topology_bits(g->topology->threads);
+    e->eax = (e->eax & ~(0xfffU << 14)) | (MIN(B(bits), 4096U) - 1) << 14;
 }
 
 /* Leaf 4: EAX[31:26] room for core ids in the package, less 1. */
 static void cores(struct kvm_cpuid_entry2 *e, const struct guest *g)
 {
     if (e->eax & 0x1f)
-        e->eax = (e->eax & ~(0x3fU << 26)) | (MIN(B(id_bits(g->policy->cpus)), 64U) - 1) << 26;
+        e->eax = (e->eax & ~(0x3fU << 26)) |
+                 (MIN(B(topology_bits(g->topology->cores)), 64U) - 1) << 26;
 }
 
 /* 0x80000001: ECX bit 1 (CmpLegacy) says that the HTT bit means cores, not threads. */
 static void amd_features(struct kvm_cpuid_entry2 *e, const struct guest *g)
 {
     e->ecx &= ~B(1);
-    if (g->amd && g->policy->cpus > 1)
+    if (g->amd && g->package > 1)
         e->ecx |= B(1);
 }
 
@@ -97,15 +93,17 @@ static void amd_sizes(struct kvm_cpuid_entry2 *e, const struct guest *g)
 {
     e->ecx = 0;
     if (g->amd)
-        e->ecx = (g->policy->cpus - 1) | id_bits(g->policy->cpus) << 12;
+        e->ecx = (MIN(g->package, 256U) - 1) | topology_socket_shift(g->topology) << 12;
 }
 
-/* 0x8000001E: APIC id; core id with one thread in it; node 0 of 1. */
+/* 0x8000001E: APIC id; core id, threads in a core less 1 (EBX[15:8]); node, the only one of its
+ * package. */
 static void amd_topology(struct kvm_cpuid_entry2 *e, const struct guest *g)
 {
-    e->eax = g->index;
-    e->ebx = g->index & 0xff;
-    e->ecx = e->edx = 0;
+    e->eax = g->id;
+    e->ebx = (topology_core(g->topology, g->index) & 0xff) | (g->topology->threads - 1) << 8;
+    e->ecx = topology_socket(g->topology, g->index) & 0xff;
+    e->edx = 0;
 }
 
 /* ---- the policy ---- */
@@ -244,9 +242,10 @@ static void add(struct list *list, const struct kvm_cpuid_entry2 *e)
 static void add_topology(struct list *list, const struct guest *g, uint32_t leaf)
 {
     enum { LEVEL_SMT = 1, LEVEL_CORE = 2 };
+    const struct topology *t = g->topology;
     const struct kvm_cpuid_entry2 level[] = {
-        {.ebx = 1, .ecx = LEVEL_SMT << 8},
-        {.eax = id_bits(g->policy->cpus), .ebx = g->policy->cpus, .ecx = LEVEL_CORE << 8},
+        {.eax = topology_bits(t->threads), .ebx = t->threads, .ecx = LEVEL_SMT << 8},
+        {.eax = topology_socket_shift(t), .ebx = g->package, .ecx = LEVEL_CORE << 8},
         {.eax = 0},
     };
 
@@ -256,7 +255,7 @@ static void add_topology(struct list *list, const struct guest *g, uint32_t leaf
         e.index = i;
         e.flags = KVM_CPUID_FLAG_SIGNIFCANT_INDEX;
         e.ecx |= i;
-        e.edx = g->index;
+        e.edx = g->id;
         add(list, &e);
     }
 }
@@ -326,7 +325,12 @@ static bool vendor_is(const struct kvm_cpuid_entry2 *leaf0, const char *name)
 int cpuid_build(const struct kvm_cpuid2 *supported, const struct cpuid_policy *policy,
                 unsigned index, struct kvm_cpuid2 *out)
 {
-    struct guest g = {.policy = policy, .index = index};
+    const struct topology *t = &policy->topology;
+    struct guest g = {.policy = policy,
+                      .topology = t,
+                      .index = index,
+                      .id = topology_apic_id(t, index),
+                      .package = t->cores * t->threads};
     struct list list = {.out = out, .room = out->nent};
     const struct kvm_cpuid_entry2 *leaf0 = find(supported, 0);
     if (leaf0) {

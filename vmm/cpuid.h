@@ -7,6 +7,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "vmm/topology.h"
+
 struct kvm_cpuid2;
 
 enum cpuid_signature {
@@ -17,8 +19,8 @@ enum cpuid_signature {
 
 struct cpuid_policy {
     enum cpuid_signature signature;
-    char vendor[12];  /* CPUID_VENDOR: padded with NULs */
-    unsigned cpus;    /* one socket, one thread a core; APIC id = index */
+    char vendor[12]; /* CPUID_VENDOR: padded with NULs */
+    struct topology topology;
     uint32_t tsc_khz; /* 0: unknown, leaves 0x15 and 0x16 stay as they are */
     /* The TSC-deadline timer works: KVM of before 6.15 has it without listing it. */
     bool tsc_deadline;

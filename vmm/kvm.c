@@ -7,9 +7,10 @@
  *
  * KVM_CAP_X2APIC_API stays off. Its 32-bit ids would put an MSI's upper address word, which is
  * the guest's to write, to use as destination bits, and make KVM refuse the whole routing table
- * when the low byte of that word is not 0. A guest can use ids above 254 for interrupts only
- * with interrupt remapping or KVM's extended destination ids, and this machine has neither: so
- * 255 vCPUs is the limit.
+ * when the low byte of that word is not 0. vCPUs with ids above 254 need none of that: a guest
+ * in x2APIC mode reaches them by IPI. A device's interrupt it cannot send there: that takes
+ * interrupt remapping or KVM's extended destination ids, and this machine has neither (there is
+ * no room for the latter in the kernel's IOAPIC). A message to 255 goes to all, as on a PC.
  *
  * LOCK protects slots, routes and the VFIO device, and is held during the KVM calls that change
  * them; nothing else is locked under it.
@@ -32,8 +33,6 @@
 #include "vmm/util.h"
 
 #define KVM_NODE "/dev/kvm"
-
-#define CPUS_MAX 255 /* see above */
 
 /* KVM puts the identity map here when it is not told otherwise. */
 _Static_assert(LAYOUT_IDENTITY == 0xfffbc000, "KVM's default");
@@ -136,11 +135,12 @@ static int check_host(struct kvm *kvm, unsigned cpus)
         if (i < LIMITS)
             kvm->limit[i] = (unsigned)value;
     }
-    if (cpus > MIN(kvm->limit[LIMIT_VCPUS], CPUS_MAX)) {
-        log_error("--cpus", "cannot give the guest %u CPUs: %u is the most that %s; give less",
-                  cpus, MIN(kvm->limit[LIMIT_VCPUS], CPUS_MAX),
-                  kvm->limit[LIMIT_VCPUS] < CPUS_MAX ? "this host's KVM has"
-                                                     : "8-bit APIC ids can tell apart");
+    if (cpus > kvm->limit[LIMIT_VCPUS]) {
+        log_error(
+            "--cpus",
+            "cannot give the guest %u CPUs: %u is the most that this host's KVM has; give "
+            "less",
+            cpus, kvm->limit[LIMIT_VCPUS]);
         return -EINVAL;
     }
     return 0;

@@ -273,9 +273,9 @@ static int kvm_up(struct machine *m)
     struct mem_backing backing;
     int err = placement_memory(m->opt, &backing);
     if (!err)
-        err = mem_init_backed(&m->mem, m->opt->memory, &backing);
-    if (!err)
         err = kvm_create(&m->kvm, m->opt->cpus);
+    if (!err) /* this can take a while */
+        err = mem_init_backed(&m->mem, m->opt->memory, &backing);
     if (err)
         return err;
     for (unsigned i = 0; i < m->mem.nr && !err; i++) {
@@ -380,8 +380,9 @@ static const char *command_powerdown(void *opaque, struct json_text *out)
 {
     struct machine *m = opaque;
     (void)out;
-    return acpi_pm_power_button(m->acpi_pm) ? NULL
-                                            : "the guest does not listen to its power button";
+    return acpi_pm_power_button(m->acpi_pm)
+               ? NULL
+               : "the guest does not listen to its power button; quit ends it";
 }
 
 static const char *command_reset(void *opaque, struct json_text *out)
@@ -622,7 +623,7 @@ static int vcpus_up(struct machine *m)
 {
     struct vcpus_config config = {
         .count = m->opt->cpus,
-        .cpuid = {.signature = m->opt->signature, .cpus = m->opt->cpus},
+        .cpuid = {.signature = m->opt->signature, .topology = m->opt->topology},
         .pio = &m->pio,
         .mmio = &m->mmio,
         .mem = &m->mem,
@@ -658,7 +659,7 @@ static int write_acpi(struct machine *m)
     struct acpi_device device[ARRAY_SIZE(acpi_devices) + OPTIONS_VFIO_MAX];
     unsigned fixed = ARRAY_SIZE(acpi_devices);
     struct acpi_config config = {
-        .cpus = m->opt->cpus,
+        .topology = m->opt->topology,
         .mmio64_base = m->pci.mmio64_base,
         .mmio64_size = m->pci.mmio64_size,
         .device = device,

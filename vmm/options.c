@@ -8,9 +8,11 @@
 #include <ctype.h>
 #include <errno.h>
 #include <limits.h>
+#include <net/if.h>
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "devices/net_port.h"
 #include "devices/pci.h"
 #include "vmm/layout.h"
 #include "vmm/options.h"
@@ -96,9 +98,10 @@ static int set_hugepages(struct options *o, const char *value)
 static int set_cpus(struct options *o, const char *value)
 {
     uint64_t v;
-    if (!number(value, false, UINT_MAX, &v) || v == 0)
+    if (!number(value, false, OPTIONS_CPUS_MAX, &v) || v == 0)
         return bad("--cpus", value, "not a number of vCPUs; give 1 or more");
     o->cpus = (unsigned)v;
+    o->topology = (struct topology){1, o->cpus, 1};
     return 0;
 }
 
@@ -297,6 +300,101 @@ static int set_disk(struct options *o, const char *value)
     return err;
 }
 
+static int net_mac(void *of, const char *value)
+{
+    uint8_t *mac = ((struct option_net *)of)->mac;
+    unsigned v[6];
+    int used = 0;
+    if (sscanf(value, "%2x:%2x:%2x:%2x:%2x:%2x%n", &v[0], &v[1], &v[2], &v[3], &v[4], &v[5],
+               &used) != 6 ||
+        used != 17 || value[used] || v[0] & 1) /* of a group, not of one card */
+        return -EINVAL;
+    unsigned any = 0;
+    for (unsigned i = 0; i < 6; i++)
+        any |= mac[i] = (uint8_t)v[i];
+    return any ? 0 : -EINVAL;
+}
+
+static int net_queues(void *of, const char *value)
+{
+    uint64_t v;
+    if (!number(value, false, NET_PAIRS_MAX, &v) || !v)
+        return -EINVAL;
+    ((struct option_net *)of)->queues = (unsigned)v;
+    return 0;
+}
+
+static int net_vhost(void *of, const char *value)
+{
+    ((struct option_net *)of)->no_vhost = true;
+    return strcmp(value, "off") ? -EINVAL : 0;
+}
+
+static int net_forward(struct option_net *net, bool udp, const char *value)
+{
+    char host[8];
+    uint64_t from, to;
+    size_t len = strcspn(value, ":");
+    if (net->forwards == OPTIONS_FORWARD_MAX || len >= sizeof(host) || !value[len])
+        return -EINVAL;
+    snprintf(host, sizeof(host), "%.*s", (int)len, value);
+    if (!number(host, false, UINT16_MAX, &from) ||
+        !number(value + len + 1, false, UINT16_MAX, &to) || !from || !to)
+        return -EINVAL;
+    net->forward[net->forwards++] =
+        (struct option_forward){.udp = udp, .host = (uint16_t)from, .guest = (uint16_t)to};
+    return 0;
+}
+
+static int net_tcp(void *of, const char *value)
+{
+    return net_forward(of, false, value);
+}
+
+static int net_udp(void *of, const char *value)
+{
+    return net_forward(of, true, value);
+}
+
+static const struct suboption net_suboptions[] = {
+    {"mac=", net_mac}, {"queues=", net_queues}, {"vhost=", net_vhost},
+    {"tcp=", net_tcp}, {"udp=", net_udp},
+};
+
+static int set_net(struct options *o, const char *value)
+{
+    static const struct list list = {
+        "--net",
+        "no network, or too long a name; give tap=NAME, passt or passt=SOCKET",
+        "not a suboption; give mac=52:54:00:..., for a tap queues=N with N from 1 to 4 or "
+        "vhost=off, for passt up to 16 of tcp=HOST:GUEST and udp=HOST:GUEST, with port numbers",
+        net_suboptions,
+        ARRAY_SIZE(net_suboptions),
+    };
+    if (o->nets == OPTIONS_NET_MAX)
+        return bad("--net", value, "too many networks; give at most 8");
+    struct option_net *n = &o->net[o->nets];
+    *n = (struct option_net){0};
+    if (parse_list(&list, value, n->where, sizeof(n->where), n))
+        return -EINVAL;
+    bool tap = !strncmp(n->where, "tap=", 4);
+    bool running = !strncmp(n->where, "passt=", 6);
+    size_t name = strlen(n->where) - (tap ? 4 : 6);
+    if (!tap && !running && strcmp(n->where, "passt"))
+        return bad("--net", value, list.what);
+    if (tap && (name < 1 || name >= IFNAMSIZ))
+        return bad("--net", value, "not a tap's name; give tap=NAME with 1 to 15 characters");
+    if (running && !name)
+        return bad("--net", value, "no socket; give passt=SOCKET, or passt to have it started");
+    if (!tap && (n->queues || n->no_vhost))
+        return bad("--net", value, "queues= and vhost= are for taps; leave them out");
+    if ((tap || running) && n->forwards)
+        return bad("--net", value,
+                   "tcp= and udp= are for a passt that is started here; leave them out");
+    o->nets++;
+    return 0;
+}
+
 /* The tag is behind the last ':'. */
 static int set_share(struct options *o, const char *value)
 {
@@ -453,6 +551,12 @@ static const struct option table[] = {
     {'d', "disk", "FILE[,ro][,direct]", set_disk,
      "virtio disk: a raw image or a block device; ro (read only), direct (around\n"
      "the host's page cache). Repeatable"},
+    {'n', "net", "WHERE[,OPT...]", set_net,
+     "virtio network card; WHERE: tap=NAME (a tap of the host's), passt (started\n"
+     "here; no root needed) or passt=SOCKET (one that runs);\n"
+     "OPT: mac=ADDRESS, queues=N (tap, up to 4), vhost=off (tap: not by the\n"
+     "kernel), tcp=HOST:GUEST and udp=HOST:GUEST (passt: the host's port leads to\n"
+     "the guest's). Repeatable"},
     {0, "share", "DIR:TAG", set_share,
      "share directory DIR by virtiofsd (started if need be; unix:SOCKET:TAG: one\n"
      "that runs); the guest mounts it as TAG, of type virtiofs. Repeatable"},
@@ -618,6 +722,7 @@ enum options_result options_parse(int argc, char *const *argv, struct options *o
     *options = (struct options){
         .memory = 512 * MIB,
         .cpus = 1,
+        .topology = {1, 1, 1},
         .cmdline = "console=ttyS0",
         .debug_exit = -1,
         .stop_timeout = 60,

@@ -10,10 +10,14 @@
 #include "vmm/cpuid.h"
 #include "vmm/log.h"
 
-#define OPTIONS_VFIO_MAX  64
-#define OPTIONS_DISK_MAX  15
-#define OPTIONS_SHARE_MAX 8
-#define OPTIONS_NAME_MAX  64
+#define OPTIONS_VFIO_MAX    64
+#define OPTIONS_DISK_MAX    15
+#define OPTIONS_NET_MAX     8
+#define OPTIONS_FORWARD_MAX 16
+#define OPTIONS_SHARE_MAX   8
+#define OPTIONS_NAME_MAX    64
+
+#define OPTIONS_CPUS_MAX (1 << 20) /* far above KVM's; keeps sums and ids small */
 
 #define HUGEPAGES_DEFAULT 1 /* of the host's size */
 
@@ -39,6 +43,18 @@ struct option_disk {
     bool direct; /* around the host's page cache */
 };
 
+struct option_net {
+    char where[112]; /* tap=NAME, passt, passt=SOCKET */
+    uint8_t mac[6];  /* all 0: made from the name */
+    unsigned queues; /* pairs; 0: one */
+    bool no_vhost;
+    struct option_forward {
+        bool udp;
+        uint16_t host, guest;
+    } forward[OPTIONS_FORWARD_MAX];
+    unsigned forwards;
+};
+
 struct option_share {
     char dir[1024]; /* or unix:SOCKET of a virtiofsd that runs */
     char tag[37];   /* what the guest mounts */
@@ -51,10 +67,13 @@ struct options {
     uint64_t memory;
     uint64_t hugepages; /* bytes of each, or HUGEPAGES_DEFAULT; 0: ordinary pages */
     unsigned cpus;
+    struct topology topology; /* of the CPUs */
     struct option_vfio vfio[OPTIONS_VFIO_MAX];
     unsigned vfios;
     struct option_disk disk[OPTIONS_DISK_MAX];
     unsigned disks;
+    struct option_net net[OPTIONS_NET_MAX];
+    unsigned nets;
     struct option_share share[OPTIONS_SHARE_MAX];
     unsigned shares;
     uint32_t vsock_cid; /* 0: none */

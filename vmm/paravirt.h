@@ -16,6 +16,7 @@ struct loop;
 struct mem;
 struct virtio_blk;
 struct virtio_fs;
+struct virtio_net;
 struct virtio_rng;
 struct virtio_vsock;
 
@@ -33,6 +34,8 @@ struct paravirt_config {
 struct paravirt {
     struct virtio_intx intx;
     struct virtio_blk *disk[OPTIONS_DISK_MAX];
+    struct virtio_net *net[OPTIONS_NET_MAX];
+    struct spawn passt[OPTIONS_NET_MAX];
     struct virtio_fs *share[OPTIONS_SHARE_MAX];
     struct spawn share_server[OPTIONS_SHARE_MAX];
     struct virtio_vsock *vsock;

@@ -184,13 +184,13 @@ static void flat_segments(struct kvm_sregs *s, const struct boot_entry *entry)
 }
 
 /* CR0 without CD and NW, as firmware leaves it: caches are on. */
-static struct kvm_sregs entry_sregs(unsigned index, const struct boot_entry *entry)
+static struct kvm_sregs entry_sregs(uint32_t apic_id, const struct boot_entry *entry)
 {
     struct kvm_sregs s = {
         .cr0 = CR0_ET,
         .tr = {.limit = 0xffff, .type = SEG_TSS_BUSY, .present = 1},
         .ldt = {.limit = 0xffff, .type = SEG_LDT, .present = 1},
-        .apic_base = LAYOUT_LAPIC | APIC_BASE_ENABLE | (index ? 0 : APIC_BASE_BSP),
+        .apic_base = LAYOUT_LAPIC | APIC_BASE_ENABLE | (apic_id ? 0 : APIC_BASE_BSP),
     };
     if (entry->mode == ENTRY_REAL)
         real_segments(&s, entry->rip);
@@ -216,23 +216,23 @@ static struct kvm_regs entry_regs(const struct boot_entry *entry)
 
 /* Everything not named here is zero. LINT0 of the first CPU passes the PIC's interrupts on
  * (ExtINT), as KVM starts it and firmware leaves it. */
-static struct kvm_lapic_state lapic_state(unsigned index)
+static struct kvm_lapic_state lapic_state(uint32_t apic_id)
 {
     const struct {
         unsigned offset;
         uint32_t value;
     } row[] = {
-        {0x020, index << 24},              /* ID */
-        {0x030, 0x00050014},               /* version; KVM puts its own */
-        {0x0e0, UINT32_MAX},               /* destination format: flat */
-        {0x0f0, 0xff},                     /* spurious vector; software-disabled */
-        {0x2f0, 1 << 16},                  /* LVT CMCI: masked */
-        {0x320, 1 << 16},                  /* LVT timer */
-        {0x330, 1 << 16},                  /* LVT thermal */
-        {0x340, 1 << 16},                  /* LVT performance */
-        {0x350, index ? 1 << 16 : 7 << 8}, /* LVT LINT0 */
-        {0x360, 1 << 16},                  /* LVT LINT1 */
-        {0x370, 1 << 16},                  /* LVT error */
+        {0x020, apic_id << 24},              /* ID: its low byte */
+        {0x030, 0x00050014},                 /* version; KVM puts its own */
+        {0x0e0, UINT32_MAX},                 /* destination format: flat */
+        {0x0f0, 0xff},                       /* spurious vector; software-disabled */
+        {0x2f0, 1 << 16},                    /* LVT CMCI: masked */
+        {0x320, 1 << 16},                    /* LVT timer */
+        {0x330, 1 << 16},                    /* LVT thermal */
+        {0x340, 1 << 16},                    /* LVT performance */
+        {0x350, apic_id ? 1 << 16 : 7 << 8}, /* LVT LINT0 */
+        {0x360, 1 << 16},                    /* LVT LINT1 */
+        {0x370, 1 << 16},                    /* LVT error */
     };
     struct kvm_lapic_state lapic = {0};
     for (size_t i = 0; i < ARRAY_SIZE(row); i++)
@@ -252,14 +252,14 @@ static struct kvm_xsave xsave_state(void)
     return x;
 }
 
-int vcpu_state_load(int fd, const char *name, unsigned index, const struct boot_entry *entry,
+int vcpu_state_load(int fd, const char *name, uint32_t apic_id, const struct boot_entry *entry,
                     bool first)
 {
     static const struct boot_entry waiting = {.mode = ENTRY_REAL}; /* INIT and SIPI set it */
-    const struct boot_entry *at = index ? &waiting : entry;
-    const struct kvm_sregs sregs = entry_sregs(index, at);
+    const struct boot_entry *at = apic_id ? &waiting : entry;
+    const struct kvm_sregs sregs = entry_sregs(apic_id, at);
     const struct kvm_regs regs = entry_regs(at);
-    const struct kvm_lapic_state lapic = lapic_state(index);
+    const struct kvm_lapic_state lapic = lapic_state(apic_id);
     const struct kvm_xsave xsave = xsave_state();
     const struct kvm_xcrs xcrs = {.nr_xcrs = 1, .xcrs[0].value = 1}; /* x87 only */
     const struct kvm_debugregs debug = {.dr6 = 0xffff0ff0, .dr7 = 0x400};
@@ -268,7 +268,8 @@ int vcpu_state_load(int fd, const char *name, unsigned index, const struct boot_
         .flags = KVM_VCPUEVENT_VALID_NMI_PENDING | KVM_VCPUEVENT_VALID_SHADOW |
                  KVM_VCPUEVENT_VALID_SMM,
     };
-    const struct kvm_mp_state mp = {index ? KVM_MP_STATE_UNINITIALIZED : KVM_MP_STATE_RUNNABLE};
+    const struct kvm_mp_state mp = {apic_id ? KVM_MP_STATE_UNINITIALIZED
+                                            : KVM_MP_STATE_RUNNABLE};
     const struct {
         unsigned long request;
         const void *state;
@@ -276,8 +277,8 @@ int vcpu_state_load(int fd, const char *name, unsigned index, const struct boot_
         bool first;
     } step[] = {
         /* leaving x2APIC mode (sregs) comes before the APIC's registers */
-        {KVM_SET_SREGS, &sregs, "control registers and segments", !index},
-        {KVM_SET_REGS, &regs, "registers", !index},
+        {KVM_SET_SREGS, &sregs, "control registers and segments", !apic_id},
+        {KVM_SET_REGS, &regs, "registers", !apic_id},
         {KVM_SET_LAPIC, &lapic, "local APIC", false},
         {KVM_SET_XSAVE, &xsave, "floating-point state", false},
         {KVM_SET_XCRS, &xcrs, "XCR0", false},

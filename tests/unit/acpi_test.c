@@ -40,7 +40,7 @@ static size_t size;
 static void setup(void)
 {
     config = (struct acpi_config){
-        .cpus = 2,
+        .topology = {1, 2, 1},
         .mmio64_base = 64 * GIB,
         .mmio64_size = 128 * GIB,
         .device = devices,
@@ -204,7 +204,7 @@ Test(acpi, interrupt_controllers)
 Test(acpi, more_processors_than_an_xapic_can_name)
 {
     static uint8_t out[8192];
-    config.cpus = 257;
+    config.topology.cores = 257;
     build();
     cr_assert_eq(madt(0, 8, out), 255);
     cr_expect_eq(out[8 * 254 + 3], 254);
@@ -213,6 +213,29 @@ Test(acpi, more_processors_than_an_xapic_can_name)
     cr_assert_eq(madt(10, 12, out), 1);
     cr_expect_arr_eq(out, "\x0a\x0c\0\0\xff\xff\xff\xff\x01\0\0\0", 12);
     cr_expect(contains(dsdt(), "C100\x08_HID", 9), "processor 256");
+}
+
+/* Two sockets of three cores: ids 0-2 and 4-6, for processors 0 to 5. */
+Test(acpi, ids_that_skip)
+{
+    uint8_t out[8 * 6];
+    config.topology = (struct topology){2, 3, 1};
+    build();
+    cr_assert_eq(madt(0, 8, out), 6);
+    for (uint8_t i = 0; i < 6; i++) {
+        cr_expect_eq(out[8 * i + 2], i);
+        cr_expect_eq(out[8 * i + 3], i < 3 ? i : i + 1);
+    }
+    cr_expect(contains(dsdt(), "C005\x08_HID", 9) && !contains(dsdt(), "C006\x08_HID", 9));
+
+    /* The last one's id is what decides on the x2APIC's entries: 252 processors, id 335. */
+    static uint8_t all[8192];
+    config.topology = (struct topology){42, 3, 2};
+    size = sizeof(blob);
+    build();
+    cr_assert_eq(madt(9, 16, all), 60);
+    cr_expect_arr_eq(all + 16 * 59, "\x09\x10\0\0\x4d\x01\0\0\x01\0\0\0\xfb\0\0\0", 16);
+    cr_assert_eq(madt(10, 12, all), 1);
 }
 
 Test(acpi, ecam)
@@ -317,7 +340,7 @@ Test(acpi, room)
         cr_assert_eq(err, given < need ? -ENOSPC : 0, "%zu of %zu", given, need);
         cr_assert_eq(blob[given], 0xee, "wrote past %zu bytes", given);
     }
-    config.cpus = 100000;
+    config.topology.cores = 100000;
     size = sizeof(blob);
     cr_expect_eq(acpi_build(&config, GPA, blob, &size), -ENOSPC);
 }
@@ -325,7 +348,7 @@ Test(acpi, room)
 /* The largest machine that KVM allows fits into its place. */
 Test(acpi, a_thousand_processors)
 {
-    config.cpus = 1024;
+    config.topology.cores = 1024;
     build();
 }
 

@@ -64,7 +64,7 @@ static void offer_everything(uint32_t max_basic, const char *vendor, uint32_t ma
     }
 }
 
-static struct cpuid_policy policy;
+static struct cpuid_policy policy = {.topology = {1, 1, 1}};
 
 static int build(unsigned index)
 {
@@ -76,14 +76,14 @@ static void intel(enum cpuid_signature signature, unsigned cpus, unsigned index)
 {
     offer_everything(0x24, "GenuineIntel", 0x80000008);
     policy.signature = signature;
-    policy.cpus = cpus;
+    policy.topology = (struct topology){1, cpus, 1};
     cr_assert_eq(build(index), 0);
 }
 
 static void amd(unsigned cpus, unsigned index)
 {
     offer_everything(0x10, "AuthenticAMD", 0x80000028);
-    policy.cpus = cpus;
+    policy.topology = (struct topology){1, cpus, 1};
     cr_assert_eq(build(index), 0);
 }
 
@@ -206,13 +206,73 @@ Test(cpuid, amd_topology)
     cr_expect_eq(get(0x80000001, 0)->ecx & 2, 0);
 
     offer_everything(0x10, "HygonGenuine", 0x80000028);
-    policy.cpus = 2;
+    policy.topology = (struct topology){1, 2, 1};
     cr_assert_eq(build(1), 0);
     cr_expect_eq(get(0x80000008, 0)->ecx, 1 << 12 | 1);
     offer_everything(0x10, "  Shanghai  ", 0x80000028);
     cr_assert_eq(build(1), 0);
     cr_expect_eq(get(0x80000008, 0)->ecx, 0, "AMD's field");
     cr_expect_eq(get(0x80000001, 0)->ecx & 2, 0, "AMD's bit");
+}
+
+/* Two sockets of three cores of two threads: ids 0-5 and 8-13. */
+static const struct topology uneven = {2, 3, 2};
+
+Test(cpuid, apic_ids_have_a_field_for_each_level)
+{
+    const uint32_t id[] = {0, 1, 2, 3, 4, 5, 8, 9, 10, 11, 12, 13};
+    const struct topology flat = {1, 300, 1}, pairs = {3, 1, 2};
+    cr_expect_eq(topology_cpus(&uneven), 12);
+    for (unsigned i = 0; i < ARRAY_SIZE(id); i++)
+        cr_expect_eq(topology_apic_id(&uneven, i), id[i]);
+    cr_expect_eq(topology_apic_id(&flat, 299), 299);
+    cr_expect_eq(topology_apic_id(&pairs, 5), 5);
+    cr_expect_eq(topology_bits(0) + topology_bits(1), 0);
+    cr_expect_eq(topology_bits(2), 1);
+    cr_expect_eq(topology_bits(3), 2);
+    cr_expect_eq(topology_bits(1 << 20), 20);
+}
+
+Test(cpuid, sockets_cores_and_threads_on_intel)
+{
+    offer_everything(0x24, "GenuineIntel", 0x80000008);
+    policy.topology = uneven;
+    cr_assert_eq(build(9), 0);
+    cr_expect_eq(get(1, 0)->ebx, 11U << 24 | 6 << 16 | 0xffff);
+    cr_expect_eq(get(4, 0)->eax, 3U << 26 | 1 << 14 | 1 << 5 | 1, "a core's threads share");
+    cr_expect_eq(get(4, 1)->eax, 3U << 26 | 1 << 14 | 2 << 5 | 3);
+    cr_expect_eq(get(4, 2)->eax, 3U << 26 | 7 << 14 | 3 << 5 | 3, "a socket's");
+    for (uint32_t leaf = 0xb; leaf <= 0x1f; leaf += 0x1f - 0xb) {
+        const struct kvm_cpuid_entry2 *smt = get(leaf, 0), *core = get(leaf, 1);
+        cr_expect(smt->eax == 1 && smt->ebx == 2 && smt->ecx == 0x100 && smt->edx == 11);
+        cr_expect(core->eax == 3 && core->ebx == 6 && core->ecx == 0x201 && core->edx == 11);
+    }
+    policy.topology = (struct topology){4, 1, 1};
+    cr_assert_eq(build(3), 0);
+    cr_expect_eq(get(1, 0)->ebx, 0x0301ffff);
+    cr_expect_eq(get(1, 0)->edx >> 28 & 1, 0, "nothing to tell apart in a package");
+}
+
+Test(cpuid, sockets_cores_and_threads_on_amd)
+{
+    offer_everything(0x10, "AuthenticAMD", 0x80000028);
+    policy.topology = uneven;
+    cr_assert_eq(build(9), 0);
+    cr_expect_eq(get(0x80000008, 0)->ecx, 3 << 12 | 5);
+    cr_expect_eq(get(0x8000001d, 0)->eax, 7 << 14 | 3 << 5 | 3);
+    const struct kvm_cpuid_entry2 *e = get(0x8000001e, 0);
+    cr_expect(e->eax == 11 && e->ebx == (1 << 8 | 1) && e->ecx == 1 && e->edx == 0);
+    cr_expect_eq(get(0x80000001, 0)->ecx & 2, 2, "CmpLegacy");
+}
+
+Test(cpuid, more_than_fields_of_eight_bits_can_tell)
+{
+    offer_everything(0x24, "GenuineIntel", 0x80000008);
+    policy.topology = (struct topology){1, 300, 1};
+    cr_assert_eq(build(299), 0);
+    cr_expect_eq(get(1, 0)->ebx, 43U << 24 | 255 << 16 | 0xffff);
+    cr_expect_eq(get(4, 2)->eax, 63U << 26 | 511 << 14 | 3 << 5 | 3);
+    cr_expect(get(0xb, 1)->eax == 9 && get(0xb, 1)->ebx == 300 && get(0xb, 1)->edx == 299);
 }
 
 struct bits {
@@ -272,7 +332,7 @@ Test(cpuid, tsc_deadline_is_offered_when_kvm_has_it)
 {
     offer_vendor(1, "GenuineIntel");
     offer(1, 0, 0, 0, 0, 0);
-    policy.cpus = 1;
+    policy.topology = (struct topology){1, 1, 1};
     cr_assert_eq(build(0), 0);
     cr_expect_eq(get(1, 0)->ecx, 0);
     policy.tsc_deadline = true;
@@ -284,7 +344,7 @@ Test(cpuid, tsc_deadline_is_offered_when_kvm_has_it)
 static void expect_clock(uint32_t khz)
 {
     policy.tsc_khz = khz;
-    policy.cpus = 1;
+    policy.topology = (struct topology){1, 1, 1};
     cr_assert_eq(build(0), 0);
     const struct kvm_cpuid_entry2 *tsc = get(0x15, 0);
     cr_expect_eq(tsc->ecx, 1000000000);
@@ -372,7 +432,8 @@ Test(cpuid, offer_of_this_machine)
     host.head.nent = CPUID_ENTRIES_MAX;
     cr_assert_eq(ioctl(fd, KVM_GET_SUPPORTED_CPUID, &host.head), 0);
     close(fd);
-    policy = (struct cpuid_policy){.cpus = 3, .tsc_khz = 2499998, .tsc_deadline = true};
+    policy =
+        (struct cpuid_policy){.topology = {1, 3, 1}, .tsc_khz = 2499998, .tsc_deadline = true};
     cr_assert_eq(build(2), 0);
     expect_no_hypervisor();
     cr_expect_eq(get(1, 0)->ebx >> 24, 2);

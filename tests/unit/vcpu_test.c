@@ -356,7 +356,7 @@ static void make(unsigned cpus, enum cpuid_signature signature, enum entry_mode 
 {
     struct vcpus_config config = {
         .count = cpus,
-        .cpuid = {.signature = signature, .cpus = cpus},
+        .cpuid = {.signature = signature, .topology = {1, cpus, 1}},
         .pio = &vm.pio,
         .mmio = &vm.mmio,
         .mem = &vm.mem,
@@ -498,7 +498,10 @@ Test(vcpu, exits_are_counted)
     make(2, CPUID_HIDDEN, ENTRY_LONG);
     struct vcpus_counters c = vcpus_count(vm.vcpus);
     cr_expect_eq(c.exits[VCPU_EXIT_PORT] + c.exits[VCPU_EXIT_MMIO], 0);
-    run_to_done();
+    vcpus_resume(vm.vcpus);
+    wait_for(&vm.done, "done");
+    vcpus_count(vm.vcpus); /* does not wait for a vCPU that waits in the guest */
+    vcpus_pause(vm.vcpus);
     c = vcpus_count(vm.vcpus);
     cr_expect_eq(c.exits[VCPU_EXIT_PORT], 7);
     cr_expect_eq(c.exits[VCPU_EXIT_MMIO], 10);
@@ -665,6 +668,28 @@ Test(vcpu, second_cpu_by_init_and_sipi_also_after_reset)
         cr_expect_eq(atomic_load(&vm.told), 2 * boot + 2);
         reset();
     }
+}
+
+/* The first CPU tells 0xb and wakes that of APIC id 300 in x2APIC mode: the ICR is one MSR of
+ * 64 bits. */
+GUEST(far, ".code32\n"
+           "movb $0xb, %al\n outb %al, $0x10\n"
+           "movl $0x1b, %ecx\n rdmsr\n orl $0x400, %eax\n wrmsr\n"
+           "movl $0x80f, %ecx\n movl $0x1ff, %eax\n xorl %edx, %edx\n wrmsr\n"
+           "movl $0x830, %ecx\n movl $300, %edx\n movl $0x4500, %eax\n wrmsr\n"
+           "movl $0x4609, %eax\n wrmsr\n"
+           "99: jmp 99b\n");
+
+Test(vcpu, cpu_beyond_what_eight_bits_can_name)
+{
+    PLACE(CODE, far);
+    PLACE(0x9000, smp_second);
+    PLACE(0, smp_astray);
+    make(301, CPUID_HIDDEN, ENTRY_PROTECTED);
+    run_to_done();
+    expect_told(0, 0xb, 1);
+    expect_told(1, 0xa, 1);
+    cr_expect_eq(atomic_load(&vm.told), 2);
 }
 
 /* ---- CPUID ---- */
