@@ -19,12 +19,12 @@ mkdir -p "$BUILD/results"
 
 # Two halves that take about the same time.
 first=(layout vga boot display tools errors bind huge removal subset kernels)
-second=(nvme disk net ends emulated edu serial cycles p2p realloc group)
+second=(nvme disk net ends emulated edu serial cycles p2p realloc group vsock)
 # After these, what needs the built kernel or the disk with a Debian (README.md); of what was asked
 # for it is taken out.
 first_built=(iommufd)
 second_built=(mdev sriov)
-first_debian=(debian)
+first_debian=(debian share)
 [ -z "${LONG:-}" ] || second+=(reboots) # make check-long
 if [ $# -gt 0 ]; then
     all_built=" ${first_built[*]} ${second_built[*]} " all_debian=" ${first_debian[*]} "
