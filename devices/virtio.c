@@ -58,6 +58,12 @@ void virtio_notify(struct virtio *dev, unsigned queue)
         dev->transport_ops->interrupt(dev->transport, (int)queue);
 }
 
+void virtio_config_changed(struct virtio *dev)
+{
+    if (dev->status & VIRTIO_CONFIG_S_DRIVER_OK)
+        dev->transport_ops->interrupt(dev->transport, VIRTIO_CONFIG);
+}
+
 void virtio_break(struct virtio *dev, const char *why)
 {
     if (dev->status & VIRTIO_CONFIG_S_NEEDS_RESET)

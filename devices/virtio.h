@@ -19,7 +19,7 @@
 #include "devices/virtq.h"
 #include "vmm/log.h"
 
-#define VIRTIO_QUEUES_MAX 8
+#define VIRTIO_QUEUES_MAX 9
 /* Offered by every device. */
 #define VIRTIO_FEATURES_OF_ALL                                          \
     (1ULL << VIRTIO_F_VERSION_1 | 1ULL << VIRTIO_RING_F_INDIRECT_DESC | \
@@ -57,7 +57,7 @@ struct virtio {
     unsigned queues;
     unsigned outside;   /* so many of them, the first ones, are served outside */
     uint64_t features;  /* offered */
-    const void *config; /* the device's configuration; constant */
+    const void *config; /* the device's configuration */
     size_t config_size;
 
     pthread_mutex_t lock;
@@ -83,6 +83,8 @@ bool virtio_pop(struct virtio *dev, unsigned queue, struct virtq_chain *chain);
 void virtio_push(struct virtio *dev, unsigned queue, uint16_t head, uint32_t written);
 /* The driver's interrupt for what was pushed, if it wants one. */
 void virtio_notify(struct virtio *dev, unsigned queue);
+/* What CONFIG points to is another now: the driver is told. */
+void virtio_config_changed(struct virtio *dev);
 /* The driver broke the rules, or the device cannot go on: DEVICE_NEEDS_RESET, and nothing more
  * until it does. WHY is for the message; NULL: there was one. */
 void virtio_break(struct virtio *dev, const char *why);

@@ -148,12 +148,27 @@ int virtq_pop(struct virtq *vq, struct virtq_chain *chain, const char **why)
     return *why ? -EPROTO : 1;
 }
 
+void virtq_unpop(struct virtq *vq, unsigned n)
+{
+    vq->next_avail = (uint16_t)(vq->next_avail - n);
+}
+
+void virtq_put(struct virtq *vq, unsigned i, uint16_t head, uint32_t written)
+{
+    vq->used_ring->ring[(uint16_t)(vq->next_used + i) % vq->size] =
+        (struct vring_used_elem){.id = head, .len = written};
+}
+
+void virtq_publish(struct virtq *vq, unsigned n)
+{
+    vq->next_used = (uint16_t)(vq->next_used + n);
+    __atomic_store_n(&vq->used_ring->idx, vq->next_used, __ATOMIC_RELEASE);
+}
+
 void virtq_push(struct virtq *vq, uint16_t head, uint32_t written)
 {
-    vq->used_ring->ring[vq->next_used % vq->size] =
-        (struct vring_used_elem){.id = head, .len = written};
-    vq->next_used++;
-    __atomic_store_n(&vq->used_ring->idx, vq->next_used, __ATOMIC_RELEASE);
+    virtq_put(vq, 0, head, written);
+    virtq_publish(vq, 1);
 }
 
 bool virtq_wants_interrupt(struct virtq *vq)

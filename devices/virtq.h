@@ -54,8 +54,14 @@ int virtq_enable(struct virtq *vq, const struct mem *mem, uint64_t features);
 /* The next chain. 1: CHAIN is filled; 0: there is none, and the driver has been asked to kick
  * for the next; -EPROTO: what is in the ring makes no sense, and *WHY says so. */
 int virtq_pop(struct virtq *vq, struct virtq_chain *chain, const char **why);
+/* Gives the last N chains back as if they had not been taken. */
+void virtq_unpop(struct virtq *vq, unsigned n);
 /* Gives the chain HEAD back with WRITTEN bytes in it. */
 void virtq_push(struct virtq *vq, uint16_t head, uint32_t written);
+/* The same for several that the driver has to see at once: each put at its place I from 0 on,
+ * then N of them published. */
+void virtq_put(struct virtq *vq, unsigned i, uint16_t head, uint32_t written);
+void virtq_publish(struct virtq *vq, unsigned n);
 /* Whether the driver wants an interrupt for what was pushed since the last call. */
 bool virtq_wants_interrupt(struct virtq *vq);
 

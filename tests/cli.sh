@@ -137,6 +137,8 @@ row entry-word 2 '--entry.*virtual' "$M" --entry virtual "$idle"
 row entry-address 2 '--entry' "$M" --entry long@nowhere "$idle"
 row entry-address-large 2 '--entry' "$M" --entry long@0x100000000 "$idle"
 row disk-suboption 2 'rw: .*ro or direct|rw.*ro or direct' "$M" --disk "$T/disk,rw" "$idle"
+row share-no-tag 2 '--share.*DIR:TAG' "$M" --share "$T" "$idle"
+row vsock-of-the-host 2 '--vsock.*from 3 on' "$M" --vsock 2 "$idle"
 row disk-empty-name 2 '--disk' "$M" --disk ",ro" "$idle"
 row stop-timeout-word 2 '--stop-timeout.*soon' "$M" --stop-timeout soon "$idle"
 row stop-timeout-negative 2 '--stop-timeout.*-1' "$M" --stop-timeout -1 "$idle"
@@ -190,6 +192,16 @@ if command -v python3 >/dev/null; then
 else
     skip host-list-json "python3 is missing"
 fi
+
+# --- ctl ---
+
+row ctl-nothing 2 'ctl --help' "$M" ctl
+row ctl-no-command 2 'ctl --help' "$M" ctl "$T/control"
+row ctl-two-commands 2 'too many' "$M" ctl "$T/control" status quit
+row ctl-no-word 2 'quit;' "$M" ctl "$T/control" 'quit;'
+row ctl-missing 4 'control: .*No such file.*--control' "$M" ctl "$T/control" status
+row ctl-file 4 'empty: .*refused' "$M" ctl "$T/empty" status
+row ctl-long 4 'too long' "$M" ctl "${long:0:200}" status
 
 # --- files that are no kernel ---
 
@@ -248,11 +260,16 @@ kvm_row memory-absurd 4 '99999T|[Mm]emory|RAM' "$M" -m 99999T "$idle"
 row hugepages-none 4 '--hugepages: .*more are needed; echo [0-9]+ > /sys' "$M" -m 512G --hugepages=2M "$idle"
 kvm_row cpus-pin-missing 4 'vcpu1: .*CPU 8191: .*taskset' "$M" --cpus 2,pin=0:8191 "$pvh"
 row numa-missing 4 '--numa: .*node 1000: ' "$M" --numa 1000 "$idle"
+kvm_row control-file 4 'empty: .*control socket.*in use' "$M" --control "$T/empty" "$idle"
+kvm_row control-directory 4 'nowhere/c: .*No such file' "$M" --control "$T/nowhere/c" "$idle"
+kvm_row control-long 4 'too long.*107' "$M" --control "${long:0:200}" "$idle"
 kvm_row vfio-malformed 4 'nonsense: ' "$M" --vfio nonsense "$idle"
 kvm_row vfio-function 4 '42:00[.]9' "$M" --vfio 0000:42:00.9 "$idle"
 kvm_row vfio-missing 4 '00ff:1f:1f[.]7' "$M" --vfio 00ff:1f:1f.7 "$idle"
 kvm_row vfio-path 4 '/sys/nowhere' "$M" --vfio /sys/nowhere "$idle"
 
+kvm_row share-missing 4 'nowhere: .*no such directory' "$M" --share "$T/nowhere:t" "$idle"
+kvm_row share-no-server 4 'nowhere: .*start virtiofsd' "$M" --share "unix:$T/nowhere:t" "$idle"
 kvm_row disk-missing 4 'nowhere: .*No such file' "$M" --disk "$T/nowhere" "$idle"
 kvm_row disk-directory 4 'directory: .*raw image' "$M" --disk "$T/directory" "$idle"
 kvm_row disk-empty 4 'empty: .*truncate' "$M" --disk "$T/empty" "$idle"
@@ -308,7 +325,7 @@ says version '^minivmm [0-9]+[.][0-9]+' --version
 says version-letter '^minivmm [0-9]+[.][0-9]+' -V
 says help-letter '^Usage: minivmm' -h
 for option in vfio disk memory hugepages cpus numa initrd cmdline entry cpuid debug-exit no-reboot stop-timeout name \
-    pidfile log-file help version; do
+    pidfile log-file control net share vsock help version; do
     says "help-$option" "--$option" --help
 done
 

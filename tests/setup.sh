@@ -1,7 +1,7 @@
 #!/bin/bash
 # Installs what the named parts of the build need and is not there yet:
 #
-#     tests/setup.sh SET...      sets: build unit lint host kernel
+#     tests/setup.sh SET...      sets: build unit lint host debian kernel
 #
 # A program or file is what counts, not a package: a compiler that came from
 # somewhere else is as good. When everything is there nothing is called at all
@@ -42,6 +42,9 @@ host   kmod                /sbin/depmod
 host   libdrm-dev          /usr/include/libdrm/drm.h
 host   xz-utils            xz
 host   zstd                zstd
+debian mmdebstrap          mmdebstrap
+debian e2fsprogs           /sbin/mke2fs
+debian debian-archive-keyring /usr/share/keyrings/debian-archive-keyring.gpg
 kernel gcc                 gcc
 kernel make                make
 kernel binutils            ld
@@ -55,7 +58,7 @@ kernel perl                perl
 
 die() { echo "tests/setup.sh: $*" >&2; exit 1; }
 
-[ $# -gt 0 ] || die "usage: tests/setup.sh SET... (build unit lint host kernel)"
+[ $# -gt 0 ] || die "usage: tests/setup.sh SET... (build unit lint host debian kernel)"
 for set in "$@"; do
     grep -q "^$set " <<<"$table" || die "unknown set '$set'; there are: build unit lint host kernel"
 done

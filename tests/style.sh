@@ -33,7 +33,7 @@ includes() {
 
 # Where system calls to KVM, VFIO and vhost are made: to narrate, count and fail them, few places.
 ioctls() {
-    grep -lE '\bioctl\(' ./*/*.c | grep -vE '^\./(vmm/(kvm|vcpu|vcpu_state)|devices/vhost_kernel|vfio/vfio_(kernel|kernel_dev|container|iommufd))\.c$'
+    grep -lE '\bioctl\(' ./*/*.c | grep -vE '^\./(vmm/(kvm|vcpu|vcpu_state)|devices/net_tap|devices/vhost_kernel|vfio/vfio_(kernel|kernel_dev|container|iommufd))\.c$'
 }
 
 # `file.c` and `function()` in the README's and the guides' tours exist.

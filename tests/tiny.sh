@@ -24,11 +24,11 @@ alphabet() {
     done
 }
 
-# said LOG TEXT: waits until it is there
+# said LOG TEXT [TIMES]: waits until it is there
 said() {
     local i
     for ((i = 0; i < 400; i++)); do
-        ! grep -qa "$2" "$1" || return 0
+        [ "$(grep -ca "$2" "$1")" -lt "${3:-1}" ] || return 0
         sleep 0.05
     done
     return 1
@@ -50,6 +50,70 @@ signal_pidfile() {
 pidfile_gone() {
     [ ! -e "$LOGS/pid" ] || echo "the pidfile is still there"
     grep -q '^minivmm tiny: signal 15' "$1" || echo "its messages do not have its name"
+}
+
+# What minivmm ctl says while guests/ends.c waits for its button, polling the port all the time.
+ctl() { "$MINIVMM" ctl "$LOGS/control" "$@"; }
+polls() { ctl counters | grep -o '"name":"acpi-pm"[^}]*'; }
+answers() { # COMMAND TEXT
+    local is
+    is=$(ctl "$1" 2>&1)
+    [[ $is == *"$2"* ]] || echo "$1: $is"
+}
+control_all() {
+    local before
+    {
+        said "$1" ^listening
+        answers status '"status":"running","name":"tiny"'
+        answers pause '{"return":{}}'
+        answers status '"status":"paused"'
+        before=$(polls)
+        [ "$before" ] || echo "counters: $(ctl counters)"
+        [ "$before" = "$(polls)" ] || echo "it goes on while it is paused"
+        answers resume '{"return":{}}'
+        for _ in {1..200}; do [ "$before" = "$(polls)" ] || break; done
+        [ "$before" != "$(polls)" ] || echo "it does not go on"
+        answers counters '"exits":{"port":'
+        answers frobnicate "no such command"
+        answers powerdown '{"return":{}}'
+    } >"$1.ctl" 2>&1
+}
+control_reset() { # it stays paused
+    {
+        said "$1" ^listening
+        answers pause '{"return":{}}'
+        answers reset '{"return":{}}'
+        answers status '"status":"paused"'
+        [ "$(grep -ca ^listening "$1")" = 1 ] || echo "it runs"
+        answers resume '{"return":{}}'
+        said "$1" ^listening 2
+        answers quit '{"return":{}}'
+    } >"$1.ctl" 2>&1
+}
+control_reset_ends() {
+    { said "$1" ^listening && answers reset '{"return":{}}'; } >"$1.ctl" 2>&1
+}
+control_unheard() {
+    {
+        said "$1" ^listening
+        answers powerdown "does not listen"
+        answers quit '{"return":{}}'
+    } >"$1.ctl" 2>&1
+}
+signal_paused() {
+    {
+        said "$1" ^listening
+        answers pause '{"return":{}}'
+        kill -TERM "$(cat "$1.pid")"
+    } >"$1.ctl" 2>&1
+}
+control_well() {
+    head -n1 "$1.ctl"
+    [ ! -e "$LOGS/control" ] || echo "the socket is still there"
+}
+control() { # NAME STATUS INPUT WORD ARGUMENT...
+    local input=$3 also=control_well
+    guest "$1" "$2" ends "$4" --control "$LOGS/control" --name tiny "${@:5}"
 }
 
 # Guests that are told things by their command line.
@@ -168,6 +232,12 @@ input=signal_twice guest button-twice 130 ends button-ignored --stop-timeout 100
 echo 12345 >"$LOGS/pid" # left over
 input=signal_pidfile also=pidfile_gone \
     guest button-pidfile 0 ends button --pidfile "$LOGS/pid" --name tiny
+control control 0 control_all button
+control control-smp 0 control_all button --cpus 3
+control control-reset 0 control_reset button
+control control-reset-ends 6 control_reset_ends button --no-reboot
+control control-unheard 0 control_unheard button-unknown
+control control-signal 0 signal_paused button
 guest reboot 1 ends reboot
 guest reboot-smp 1 ends reboot --cpus 2
 guest nowhere 10 ends nowhere

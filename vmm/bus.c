@@ -104,8 +104,8 @@ static unsigned bus_step(struct bus *bus, uint64_t addr, unsigned len, struct bu
     *out = (struct bus_range){0};
     pthread_rwlock_rdlock(&bus->lock);
     at = bus_search(bus, addr);
-    struct bus_slot *slot = at > 0 ? &bus->slot[at - 1] : NULL;
-    if (slot && addr - slot->range.base < slot->range.size) {
+    if (at > 0 && addr - bus->slot[at - 1].range.base < bus->slot[at - 1].range.size) {
+        struct bus_slot *slot = &bus->slot[at - 1];
         __atomic_fetch_add(&slot->accesses, 1, __ATOMIC_RELAXED); /* others read, too */
         *out = slot->range;
         left = MIN(left, out->size - (addr - out->base));

@@ -62,7 +62,8 @@ static void execute(const struct control *control, const char *name, struct json
     while (command->name && strcmp(command->name, name) != 0)
         command++;
     if (!command->name)
-        return add_error(out, "CommandNotFound", "there is no such command");
+        return add_error(out, "CommandNotFound",
+                         "there is no such command; see minivmm ctl --help");
     json_add(out, "{\"return\":");
     size_t begin = out->len;
     const char *why = command->run(control->opaque, out);

@@ -86,7 +86,7 @@ static int print_answer(const char *path, const char *command, const char *reply
         snprintf(r.desc, sizeof(r.desc), "the answer is not understood; is it a VM's socket?");
     else if (r.good)
         return printf("%.*s\n", len, reply) < 0 || fflush(stdout) ? STATUS_START : STATUS_OFF;
-    log_error(path, "cannot %s: %s", command, r.desc);
+    log_error(path, "cannot do %s: %s", command, r.desc);
     return STATUS_START;
 }
 

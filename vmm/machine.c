@@ -380,8 +380,9 @@ static const char *command_powerdown(void *opaque, struct json_text *out)
 {
     struct machine *m = opaque;
     (void)out;
-    return acpi_pm_power_button(m->acpi_pm) ? NULL
-                                            : "the guest does not listen to its power button";
+    return acpi_pm_power_button(m->acpi_pm)
+               ? NULL
+               : "the guest does not listen to its power button; quit ends it";
 }
 
 static const char *command_reset(void *opaque, struct json_text *out)

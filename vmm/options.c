@@ -8,9 +8,11 @@
 #include <ctype.h>
 #include <errno.h>
 #include <limits.h>
+#include <net/if.h>
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "devices/net_port.h"
 #include "devices/pci.h"
 #include "vmm/layout.h"
 #include "vmm/options.h"
@@ -349,8 +351,7 @@ static int set_cpus(struct options *o, const char *value)
         "--cpus",
         "not a number of vCPUs; give 1 or more",
         "not a suboption; give sockets=S, cores=C, threads=T or pin=LIST with host CPUs such "
-        "as "
-        "2-5:8",
+        "as 2-5:8",
         cpus_suboptions,
         ARRAY_SIZE(cpus_suboptions),
     };
@@ -381,6 +382,128 @@ static int set_numa(struct options *o, const char *value)
     if (!number(value, false, INT_MAX, &node))
         return bad("--numa", value, "not a node; give a number, or auto for the devices' one");
     o->numa = (int)node;
+    return 0;
+}
+
+static int net_mac(void *of, const char *value)
+{
+    uint8_t *mac = ((struct option_net *)of)->mac;
+    unsigned v[6];
+    int used = 0;
+    if (sscanf(value, "%2x:%2x:%2x:%2x:%2x:%2x%n", &v[0], &v[1], &v[2], &v[3], &v[4], &v[5],
+               &used) != 6 ||
+        used != 17 || value[used] || v[0] & 1) /* of a group, not of one card */
+        return -EINVAL;
+    unsigned any = 0;
+    for (unsigned i = 0; i < 6; i++)
+        any |= mac[i] = (uint8_t)v[i];
+    return any ? 0 : -EINVAL;
+}
+
+static int net_queues(void *of, const char *value)
+{
+    uint64_t v;
+    if (!number(value, false, NET_PAIRS_MAX, &v) || !v)
+        return -EINVAL;
+    ((struct option_net *)of)->queues = (unsigned)v;
+    return 0;
+}
+
+static int net_vhost(void *of, const char *value)
+{
+    ((struct option_net *)of)->no_vhost = true;
+    return strcmp(value, "off") ? -EINVAL : 0;
+}
+
+static int net_forward(struct option_net *net, bool udp, const char *value)
+{
+    char host[8];
+    uint64_t from, to;
+    size_t len = strcspn(value, ":");
+    if (net->forwards == OPTIONS_FORWARD_MAX || len >= sizeof(host) || !value[len])
+        return -EINVAL;
+    snprintf(host, sizeof(host), "%.*s", (int)len, value);
+    if (!number(host, false, UINT16_MAX, &from) ||
+        !number(value + len + 1, false, UINT16_MAX, &to) || !from || !to)
+        return -EINVAL;
+    net->forward[net->forwards++] =
+        (struct option_forward){.udp = udp, .host = (uint16_t)from, .guest = (uint16_t)to};
+    return 0;
+}
+
+static int net_tcp(void *of, const char *value)
+{
+    return net_forward(of, false, value);
+}
+
+static int net_udp(void *of, const char *value)
+{
+    return net_forward(of, true, value);
+}
+
+static const struct suboption net_suboptions[] = {
+    {"mac=", net_mac}, {"queues=", net_queues}, {"vhost=", net_vhost},
+    {"tcp=", net_tcp}, {"udp=", net_udp},
+};
+
+static int set_net(struct options *o, const char *value)
+{
+    static const struct list list = {
+        "--net",
+        "no network, or too long a name; give tap=NAME, passt or passt=SOCKET",
+        "not a suboption; give mac=52:54:00:..., for a tap queues=N with N from 1 to 4 or "
+        "vhost=off, for passt up to 16 of tcp=HOST:GUEST and udp=HOST:GUEST, with port numbers",
+        net_suboptions,
+        ARRAY_SIZE(net_suboptions),
+    };
+    if (o->nets == OPTIONS_NET_MAX)
+        return bad("--net", value, "too many networks; give at most 8");
+    struct option_net *n = &o->net[o->nets];
+    *n = (struct option_net){0};
+    if (parse_list(&list, value, n->where, sizeof(n->where), n))
+        return -EINVAL;
+    bool tap = !strncmp(n->where, "tap=", 4);
+    bool running = !strncmp(n->where, "passt=", 6);
+    size_t name = strlen(n->where) - (tap ? 4 : 6);
+    if (!tap && !running && strcmp(n->where, "passt"))
+        return bad("--net", value, list.what);
+    if (tap && (name < 1 || name >= IFNAMSIZ))
+        return bad("--net", value, "not a tap's name; give tap=NAME with 1 to 15 characters");
+    if (running && !name)
+        return bad("--net", value, "no socket; give passt=SOCKET, or passt to have it started");
+    if (!tap && (n->queues || n->no_vhost))
+        return bad("--net", value, "queues= and vhost= are for taps; leave them out");
+    if ((tap || running) && n->forwards)
+        return bad("--net", value,
+                   "tcp= and udp= are for a passt that is started here; leave them out");
+    o->nets++;
+    return 0;
+}
+
+/* The tag is behind the last ':'. */
+static int set_share(struct options *o, const char *value)
+{
+    struct option_share *s = &o->share[o->shares];
+    const char *tag = strrchr(value, ':');
+    if (o->shares == OPTIONS_SHARE_MAX)
+        return bad("--share", value, "too many folders; give at most 8");
+    if (!tag || tag == value || strchr(value, ',') ||
+        copy_text(s->tag, sizeof(s->tag), tag + 1) || !s->tag[0])
+        return bad("--share", value,
+                   "not DIR:TAG or unix:SOCKET:TAG; give a tag of 1 to 36 bytes, and no comma");
+    int n = snprintf(s->dir, sizeof(s->dir), "%.*s", (int)(tag - value), value);
+    if (n < 0 || (size_t)n >= sizeof(s->dir))
+        return bad("--share", value, "too long; give a shorter path");
+    o->shares++;
+    return 0;
+}
+
+static int set_vsock(struct options *o, const char *value)
+{
+    uint64_t cid;
+    if (!number(value, false, UINT32_MAX - 1, &cid) || cid < 3)
+        return bad("--vsock", value, "not a guest's address; give a number from 3 on");
+    o->vsock_cid = (uint32_t)cid;
     return 0;
 }
 
@@ -513,6 +636,17 @@ static const struct option table[] = {
     {'d', "disk", "FILE[,ro][,direct]", set_disk,
      "virtio disk: a raw image or a block device; ro (read only), direct (around\n"
      "the host's page cache). Repeatable"},
+    {'n', "net", "WHERE[,OPT...]", set_net,
+     "virtio network card; WHERE: tap=NAME (a tap of the host's), passt (started\n"
+     "here; no root needed) or passt=SOCKET (one that runs);\n"
+     "OPT: mac=ADDRESS, queues=N (tap, up to 4), vhost=off (tap: not by the\n"
+     "kernel), tcp=HOST:GUEST and udp=HOST:GUEST (passt: the host's port leads to\n"
+     "the guest's). Repeatable"},
+    {0, "share", "DIR:TAG", set_share,
+     "share directory DIR by virtiofsd (started if need be; unix:SOCKET:TAG: one\n"
+     "that runs); the guest mounts it as TAG, of type virtiofs. Repeatable"},
+    {0, "vsock", "CID", set_vsock,
+     "sockets between host and guest, whose address is CID, from 3 on"},
     {'m', "memory", "SIZE", set_memory, "guest RAM, with K, M, G or T (512M)"},
     {0, "hugepages", "[=2M|1G]", set_hugepages,
      "RAM on huge pages that were reserved (of the host's size)"},

@@ -11,9 +11,12 @@
 #include "vmm/cpuid.h"
 #include "vmm/log.h"
 
-#define OPTIONS_VFIO_MAX 64
-#define OPTIONS_DISK_MAX 15
-#define OPTIONS_NAME_MAX 64
+#define OPTIONS_VFIO_MAX    64
+#define OPTIONS_DISK_MAX    15
+#define OPTIONS_NET_MAX     8
+#define OPTIONS_FORWARD_MAX 16
+#define OPTIONS_SHARE_MAX   8
+#define OPTIONS_NAME_MAX    64
 
 #define OPTIONS_CPUS_MAX (1 << 20) /* far above KVM's; keeps sums and ids small */
 
@@ -41,6 +44,23 @@ struct option_disk {
     bool direct; /* around the host's page cache */
 };
 
+struct option_net {
+    char where[112]; /* tap=NAME, passt, passt=SOCKET */
+    uint8_t mac[6];  /* all 0: made from the name */
+    unsigned queues; /* pairs; 0: one */
+    bool no_vhost;
+    struct option_forward {
+        bool udp;
+        uint16_t host, guest;
+    } forward[OPTIONS_FORWARD_MAX];
+    unsigned forwards;
+};
+
+struct option_share {
+    char dir[1024]; /* or unix:SOCKET of a virtiofsd that runs */
+    char tag[37];   /* what the guest mounts */
+};
+
 enum { NUMA_NONE = -1, NUMA_AUTO = -2 }; /* that of the devices */
 
 struct options {
@@ -57,6 +77,11 @@ struct options {
     unsigned vfios;
     struct option_disk disk[OPTIONS_DISK_MAX];
     unsigned disks;
+    struct option_net net[OPTIONS_NET_MAX];
+    unsigned nets;
+    struct option_share share[OPTIONS_SHARE_MAX];
+    unsigned shares;
+    uint32_t vsock_cid; /* 0: none */
     enum boot_force force;
     uint64_t flat_addr;
     enum cpuid_signature signature;

@@ -14,13 +14,20 @@
 #include <string.h>
 
 #include "devices/virtio_blk.h"
+#include "devices/virtio_fs.h"
+#include "devices/virtio_net.h"
 #include "devices/virtio_rng.h"
+#include "devices/virtio_vsock.h"
 #include "vfio/vfio_sysfs.h"
 #include "vmm/log.h"
+#include "vmm/net.h"
+#include "vmm/share.h"
 #include "vmm/util.h"
 
-#define CLASS_STORAGE 0x01800000 /* of no other kind; and the revision, which is the bus's */
-#define CLASS_OTHER   0x00ff0000
+#define CLASS_STORAGE       0x01800000 /* of no other kind; and the revision, which is the bus's */
+#define CLASS_NETWORK       0x02000000 /* Ethernet */
+#define CLASS_COMMUNICATION 0x07800000
+#define CLASS_OTHER         0x00ff0000
 
 static int plug(struct paravirt *p, const struct paravirt_config *config, struct virtio *dev,
                 uint32_t class_rev)
@@ -68,6 +75,54 @@ static int open_disk(struct paravirt *p, const struct paravirt_config *config, u
     return err;
 }
 
+static int open_net(struct paravirt *p, const struct paravirt_config *config, unsigned n)
+{
+    const struct option_net *o = &config->opt->net[n];
+    struct virtio_net_setup setup = {
+        .name = o->where,
+        .vhost = o->where[0] == 't' && !o->no_vhost,
+        .loop = config->loop,
+        .mem = config->mem,
+    };
+    net_address(o, n, setup.mac);
+    int err = net_open(&setup.port, o, &p->passt[n]);
+    if (!err)
+        err = virtio_net_create(&p->net[n], &setup);
+    if (err)
+        return err;
+    err = plug(p, config, virtio_net_device(p->net[n]), CLASS_NETWORK);
+    if (err)
+        log_error(o->where, "cannot put network on the guest's bus: %s", strerror(-err));
+    return err;
+}
+
+static int open_share(struct paravirt *p, const struct paravirt_config *config, unsigned n)
+{
+    const struct option_share *o = &config->opt->share[n];
+    int socket = share_connect(&p->share_server[n], o);
+    if (socket < 0)
+        return socket;
+    int err = virtio_fs_create(&p->share[n], o->dir, o->tag, socket, config->loop, config->mem);
+    if (err)
+        return err;
+    err = plug(p, config, virtio_fs_device(p->share[n]), CLASS_STORAGE);
+    if (err)
+        log_error(o->dir, "cannot put folder on the guest's bus: %s", strerror(-err));
+    return err;
+}
+
+static int open_vsock(struct paravirt *p, const struct paravirt_config *config, unsigned n)
+{
+    (void)n;
+    int err = virtio_vsock_create(&p->vsock, config->opt->vsock_cid, config->loop, config->mem);
+    if (err)
+        return err;
+    err = plug(p, config, virtio_vsock_device(p->vsock), CLASS_COMMUNICATION);
+    if (err)
+        log_error("--vsock", "cannot put device on the guest's bus: %s", strerror(-err));
+    return err;
+}
+
 static int open_rng(struct paravirt *p, const struct paravirt_config *config, unsigned n)
 {
     (void)n;
@@ -87,8 +142,8 @@ int paravirt_open(struct paravirt *p, const struct paravirt_config *config)
         unsigned nr;
         int (*open)(struct paravirt *p, const struct paravirt_config *config, unsigned n);
     } kind[] = {
-        {opt->disks, open_disk},
-        {1, open_rng},
+        {opt->disks, open_disk},           {opt->nets, open_net}, {opt->shares, open_share},
+        {opt->vsock_cid != 0, open_vsock}, {1, open_rng},
     };
     unsigned count = 0;
     int err = 0;
@@ -117,6 +172,15 @@ void paravirt_close(struct paravirt *p)
     while (p->nr)
         virtio_pci_destroy(p->slot[--p->nr]);
     virtio_rng_destroy(p->rng);
+    for (unsigned i = 0; i < OPTIONS_NET_MAX; i++) {
+        virtio_net_destroy(p->net[i]);
+        spawn_stop(&p->passt[i]);
+    }
+    virtio_vsock_destroy(p->vsock);
+    for (unsigned i = 0; i < OPTIONS_SHARE_MAX; i++) {
+        virtio_fs_destroy(p->share[i]); /* a server whose connection ends, ends */
+        spawn_stop(&p->share_server[i]);
+    }
     for (unsigned i = 0; i < OPTIONS_DISK_MAX; i++)
         virtio_blk_destroy(p->disk[i]);
 }

@@ -9,12 +9,16 @@
 #include "devices/pci.h"
 #include "devices/virtio_pci.h"
 #include "vmm/options.h"
+#include "vmm/spawn.h"
 
 struct hv;
 struct loop;
 struct mem;
 struct virtio_blk;
+struct virtio_fs;
+struct virtio_net;
 struct virtio_rng;
+struct virtio_vsock;
 
 struct paravirt_config {
     const struct options *opt; /* outlives the devices, which are named after it */
@@ -30,6 +34,11 @@ struct paravirt_config {
 struct paravirt {
     struct virtio_intx intx;
     struct virtio_blk *disk[OPTIONS_DISK_MAX];
+    struct virtio_net *net[OPTIONS_NET_MAX];
+    struct spawn passt[OPTIONS_NET_MAX];
+    struct virtio_fs *share[OPTIONS_SHARE_MAX];
+    struct spawn share_server[OPTIONS_SHARE_MAX];
+    struct virtio_vsock *vsock;
     struct virtio_rng *rng;
     struct virtio_pci *slot[PARAVIRT_MAX]; /* on the bus, from slot FIRST on */
     unsigned first, nr;

@@ -28,20 +28,22 @@
 #define STOP_POLLS_MAX 200
 
 /* PATH is :-separated; an empty part, which is the current directory, is not taken. */
-static bool find(const char *name, char *out, size_t size)
+int spawn_find(const char *name, const char *install, char *out, size_t size)
 {
     char dirs[2 * PATH_MAX];
     const char *path = getenv("PATH");
     snprintf(dirs, sizeof(dirs), "%s:/usr/libexec:/usr/lib/qemu", path ? path : "");
     char *save = NULL;
-    bool found = false;
-    if (strchr(name, '/'))
-        return snprintf(out, size, "%s", name) < (int)size;
+    bool found = strchr(name, '/') && snprintf(out, size, "%s", name) < (int)size;
     for (char *d = strtok_r(dirs, ":", &save); d && !found; d = strtok_r(NULL, ":", &save)) {
         int n = snprintf(out, size, "%s/%s", d, name);
         found = n > 0 && (size_t)n < size && !access(out, X_OK);
     }
-    return found;
+    if (found)
+        return 0;
+    log_error(name, "cannot start program: not in PATH, /usr/libexec or /usr/lib/qemu; %s",
+              install);
+    return -ENOENT;
 }
 
 /* In the child; DUP_FD is above the numbers that are given a meaning here. */
@@ -92,14 +94,11 @@ static int run(struct spawn *s, const char *path, char *const *argv, int dup_fd)
 int spawn_start(struct spawn *s, const char *const *argv, int fd, const char *install)
 {
     char path[PATH_MAX];
-    if (!find(argv[0], path, sizeof(path))) {
-        log_error(argv[0],
-                  "cannot start program: not in PATH, /usr/libexec or /usr/lib/qemu; %s",
-                  install);
-        return -ENOENT;
-    }
+    int err = spawn_find(argv[0], install, path, sizeof(path));
+    if (err)
+        return err;
     int dup_fd = fcntl(fd, F_DUPFD_CLOEXEC, SPAWN_FD + 1);
-    int err = dup_fd < 0 ? errno : run(s, path, (char *const *)argv, dup_fd);
+    err = dup_fd < 0 ? errno : run(s, path, (char *const *)argv, dup_fd);
     if (dup_fd >= 0)
         close(dup_fd);
     if (err)

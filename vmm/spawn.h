@@ -14,7 +14,10 @@ struct spawn {
     pid_t pid; /* 0: none; also the number of its process group */
 };
 
-/* Starts ARGV (NULL at its end); argv[0] is looked up in PATH, /usr/libexec and /usr/lib/qemu.
+/* Where program NAME is: in PATH, /usr/libexec or /usr/lib/qemu; what has a '/' is a path
+ * already. INSTALL says how one comes by it. Logs its own error. */
+int spawn_find(const char *name, const char *install, char *out, size_t size);
+/* Starts ARGV (NULL at its end); argv[0] is looked up as by spawn_find().
  * It gets FD as SPAWN_FD, no other descriptor, standard error for its words and nothing to
  * read. FD stays the caller's. INSTALL says how one comes by the program. Main thread only: the
  * program is killed when the thread that started it ends. Logs its own errors. */

@@ -45,6 +45,7 @@ struct vcpu {
     uint32_t apic_id; /* KVM's vCPU id, too */
     char name[16];
     int fd;
+    int stats; /* KVM's statistics of it; -1: none */
     struct kvm_run *run;
     pthread_t thread;
     bool started;
@@ -221,33 +222,29 @@ static enum verdict run_once(struct vcpu *v)
 static off_t find_stat(int stats, const char *name)
 {
     struct kvm_stats_header header;
-    struct {
-        struct kvm_stats_desc fixed;
-        char name[64];
-    } desc;
+    struct kvm_stats_desc desc;
+    char text[sizeof(desc) + 64]; /* the same, and its name */
     if (pread(stats, &header, sizeof(header), 0) != sizeof(header))
         return -ENOENT;
     for (uint32_t i = 0; i < header.num_desc; i++) {
-        off_t at = header.desc_offset + (off_t)i * (sizeof(desc.fixed) + header.name_size);
-        memset(&desc, 0, sizeof(desc));
-        if (pread(stats, &desc, sizeof(desc) - 1, at) <= (ssize_t)sizeof(desc.fixed))
+        off_t at = header.desc_offset + (off_t)i * (sizeof(desc) + header.name_size);
+        memset(text, 0, sizeof(text));
+        if (pread(stats, text, sizeof(text) - 1, at) <= (ssize_t)sizeof(desc))
             break;
-        if (!strncmp(desc.name, name, header.name_size))
-            return (off_t)header.data_offset + desc.fixed.offset;
+        memcpy(&desc, text, sizeof(desc));
+        if (!strcmp(text + sizeof(desc), name))
+            return (off_t)header.data_offset + desc.offset;
     }
     return -ENOENT;
 }
 
 static bool read_stat(const struct vcpu *v, const char *name, off_t *where, uint64_t *value)
 {
-    int stats = ioctl(v->fd, KVM_GET_STATS_FD, NULL);
-    if (stats < 0)
+    if (v->stats < 0)
         return false;
     if (!*where) /* the same for all vCPUs */
-        *where = find_stat(stats, name);
-    bool ok = *where > 0 && pread(stats, value, sizeof(*value), *where) == sizeof(*value);
-    close(stats);
-    return ok;
+        *where = find_stat(v->stats, name);
+    return *where > 0 && pread(v->stats, value, sizeof(*value), *where) == sizeof(*value);
 }
 
 struct vcpus_counters vcpus_count(const struct vcpus *vcpus)
@@ -448,6 +445,8 @@ static int create(struct vcpu *v, const struct kvm *kvm)
         int khz = ioctl(v->fd, KVM_GET_TSC_KHZ, 0);
         policy->tsc_khz = khz > 0 ? (uint32_t)khz : 0;
     }
+    /* Now: a vCPU's ioctl waits as long as it is in KVM_RUN, for ever while it halts. */
+    v->stats = ioctl(v->fd, KVM_GET_STATS_FD, NULL);
     enforce_pv_features(v);
     return set_cpuid(v, kvm_supported_cpuid(kvm), policy);
 }
@@ -470,7 +469,7 @@ int vcpus_create(struct vcpus **out, struct kvm *kvm, const struct vcpus_config 
 
     for (unsigned i = 0; i < config->count; i++) {
         struct vcpu *v = &all->vcpu[i];
-        *v = (struct vcpu){.all = all, .index = i, .fd = -1};
+        *v = (struct vcpu){.all = all, .index = i, .fd = -1, .stats = -1};
         v->apic_id = topology_apic_id(&config->cpuid.topology, i);
         snprintf(v->name, sizeof(v->name), "vcpu%u", i);
         all->config.count++; /* destroy() takes down what there is of it */
@@ -503,6 +502,8 @@ void vcpus_destroy(struct vcpus *vcpus)
             pthread_join(v->thread, NULL);
         if (v->run)
             munmap(v->run, vcpus->run_size);
+        if (v->stats >= 0)
+            close(v->stats);
         if (v->fd >= 0)
             close(v->fd);
     }

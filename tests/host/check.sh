@@ -19,7 +19,7 @@ mkdir -p "$BUILD/results"
 
 # Two halves that take about the same time.
 first=(layout vga boot display tools errors bind huge removal subset kernels)
-second=(nvme disk net ends emulated edu serial cycles p2p realloc group)
+second=(nvme hugepages disk net ends emulated edu serial cycles p2p realloc group)
 if [ $# -gt 0 ]; then first=("$@") second=(); fi
 
 # After these, what needs the built kernel (README.md); of what was asked for it is taken out.

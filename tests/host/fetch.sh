@@ -6,6 +6,7 @@
 #     tests/host/fetch.sh tools      what looks for a hypervisor, run in the guest
 #     tests/host/fetch.sh source     the source of a newer kernel (built.sh)
 #     tests/host/fetch.sh qemu       a newer QEMU, with its libraries (run.sh -f built)
+#     tests/host/fetch.sh helpers    what minivmm starts and what talks to a guest (debian.sh)
 #     tests/host/fetch.sh kernels    kernels that are not Linux, for tests/tiny.sh; a boot loader
 #     tests/host/fetch.sh newer      the kernel of Debian's backports
 #     tests/host/fetch.sh firmware   EDK II with a PVH entry, which only Debian's sid has
@@ -76,7 +77,9 @@ packages_of() {
     tools) with_libraries systemd util-linux virt-what dmidecode ;;
     source) echo linux-source-6.12 ;;
     qemu) with_libraries qemu-system-x86 qemu-system-data seabios ;;
-    *) die "unknown: $1; there are: kernel busybox tools kernels newer firmware source qemu" ;;
+    # Debian 12 has virtiofsd in a package of QEMU's.
+    helpers) with_libraries passt openssh-client e2fsprogs "$(apt_cache show virtiofsd | sed -n '1s/Package: //p' | grep . || echo qemu-system-common)" ;;
+    *) die "unknown: $1; there are: kernel busybox tools kernels newer firmware helpers source qemu" ;;
     esac
 }
 

@@ -8,7 +8,8 @@
 # lines PASS/FAIL/SKIP/NOTE on standard output while it runs (-q: not shown) and
 # stay in build/host/NAME/results; consoles, every guest's output and pictures are
 # beside it. -t is the limit for all of it (default 300 s), after which QEMU is
-# ended; -f says which of two hosts it is: stock, Debian's kernel on the machine's QEMU, or built,
+# ended; -f says which of three hosts it is: stock, Debian's kernel on the machine's QEMU; debian, the
+# same with a disk (debian.sh) and more memory; or built,
 # a kernel of our own (built.sh) on a QEMU that has igb; -s gives a shell in the host after the scenarios, on this terminal.
 # HOST_CPU says on which CPU of this machine QEMU runs: the Nth that is allowed, 0 by default.
 # To look closer: HOST_QEMU adds words to QEMU's command line (-s for gdb), and
@@ -27,7 +28,7 @@ while getopts f:t:qs opt; do
     t) limit=$OPTARG ;;
     q) quiet=1 ;;
     s) shell=1 ;;
-    *) die "usage: run.sh [-f stock|built] [-t SECONDS] [-q] [-s] NAME SCENARIO..." ;;
+    *) die "usage: run.sh [-f stock|debian|built] [-t SECONDS] [-q] [-s] NAME SCENARIO..." ;;
     esac
 done
 shift $((OPTIND - 1))
@@ -74,21 +75,26 @@ mkfifo "$dir"/{qmp,control}.{in,out}
 exec {qmp_in}<>"$dir/qmp.in" {qmp_out}<>"$dir/qmp.out"
 exec {ctl_in}<>"$dir/control.in" {ctl_out}<>"$dir/control.out"
 
-program=(qemu-system-x86_64)
+program=(qemu-system-x86_64) memory=2G debian=''
 case $flavour in
-stock)
+stock | debian)
     kernel=$images/vmlinux
     cat "$images/host-modules.cpio" >>"$dir/initrd"
+    if [ "$flavour" = debian ]; then
+        memory=3G
+        debian=$("$HOST_DIR/debian.sh")
+    fi
     ;;
 built)
     kernel=$("$HOST_DIR/built.sh")/bzImage
     newer_qemu
     ;;
-*) die "no such flavour: $flavour; there are: stock built" ;;
+*) die "no such flavour: $flavour; there are: stock debian built" ;;
 esac
 
 append="console=ttyS0 panic=-1 no_timer_check intel_iommu=on iommu=pt quiet unknown_nmi_panic scenarios=$scenarios limit=$((limit - 25))"
 [ -z "$shell" ] || append+=" shell=1"
+[ -z "$debian" ] || append+=" helpers=1"
 # shellcheck disable=SC2054 # the commas are QEMU's own
 machine=(
     -name "minivmm-host-$name"
@@ -101,7 +107,8 @@ machine=(
     # KVM never learns of the guest's XCR0 and puts its own back at each entry. The
     # guest's kernel then finds a size that does not fit ("XSAVE consistency problem")
     # and loses registers, and with two vCPUs the host's kernel itself died of it.
-    -M q35,kernel-irqchip=split -accel tcg -cpu max,xsave=off -smp 1 -m 2G
+    # AVX without XSAVE is no CPU that a kernel expects: aesni_intel uses it and crashes.
+    -M q35,kernel-irqchip=split -accel tcg -cpu max,xsave=off,avx=off,avx2=off -smp 1 -m "$memory"
     -nodefaults -nographic -no-reboot -nic none -vga none
     # Before every device that is to be behind it.
     -device intel-iommu,intremap=on,caching-mode=on
@@ -153,6 +160,14 @@ if [ "$flavour" = stock ]; then
         -device ivshmem-plain,memdev=far,bus=rp5
         -device pcie-root-port,id=rp6,bus=pcie.0,chassis=7,slot=7
         -device pci-testdev,membar=256G,bus=rp6
+    )
+fi
+# What is written to the disk is forgotten at the end.
+if [ "$debian" ]; then
+    # shellcheck disable=SC2054
+    machine+=(
+        -drive "file=$debian/disk,format=raw,if=none,id=debian,snapshot=on"
+        -device virtio-blk-pci,drive=debian,bus=pcie.0
     )
 fi
 # shellcheck disable=SC2206 # HOST_QEMU is meant to be several words

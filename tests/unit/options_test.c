@@ -339,3 +339,110 @@ Test(options, bad_disks)
         cr_expect_eq(parse(argv), i < OPTIONS_DISK_MAX ? OPTIONS_RUN : OPTIONS_BAD, "%u", i);
     }
 }
+
+Test(options, nets)
+{
+    static const uint8_t mac[6] = {0x52, 0x54, 0x00, 0xab, 0xcd, 0xef};
+    cr_assert_eq(PARSE("-n", "tap=tap0,queues=4,vhost=off,mac=52:54:00:ab:CD:ef", "--net=passt",
+                       "-npasst=/run/a b,mac=02:00:00:00:00:01", "k"),
+                 OPTIONS_RUN);
+    cr_assert_eq(parsed.nets, 3);
+    cr_expect_str_eq(parsed.net[0].where, "tap=tap0");
+    cr_expect_eq(parsed.net[0].queues, 4);
+    cr_expect(parsed.net[0].no_vhost);
+    cr_expect_arr_eq(parsed.net[0].mac, mac, 6);
+    cr_expect_str_eq(parsed.net[1].where, "passt");
+    cr_expect_not(parsed.net[1].no_vhost || parsed.net[1].forwards);
+    cr_expect_str_eq(parsed.net[2].where, "passt=/run/a b");
+    cr_assert_eq(PARSE("-n", "passt,tcp=2222:22,udp=53:65535,tcp=65535:1", "k"), OPTIONS_RUN);
+    const struct option_forward *f = parsed.net[0].forward;
+    cr_assert_eq(parsed.net[0].forwards, 3);
+    cr_expect(!f[0].udp && f[0].host == 2222 && f[0].guest == 22);
+    cr_expect(f[1].udp && f[1].host == 53 && f[1].guest == 65535);
+    cr_expect(!f[2].udp && f[2].host == 65535 && f[2].guest == 1);
+}
+
+Test(options, bad_nets)
+{
+    static const char *const bad[] = {
+        "",
+        "tap",
+        "tap=",
+        "tap=a123456789012345",
+        "tap=a,queues=0",
+        "tap=a,queues=5",
+        "tap=a,vhost=on",
+        "tap=a,vhost",
+        "tap=a,tcp=1:2",
+        "tap=a,mac=52:54:00:ab:cd",
+        "tap=a,mac=52:54:00:ab:cd:ef:01",
+        "tap=a,mac=52:54:00:ab:cd:e",
+        "tap=a,mac=53:54:00:ab:cd:ef",
+        "tap=a,mac=00:00:00:00:00:00",
+        "passt=",
+        "passt,queues=2",
+        "passt,vhost=off",
+        "passt=s,tcp=1:2",
+        "passt,tcp=1",
+        "passt,tcp=1:",
+        "passt,tcp=:1",
+        "passt,tcp=0:1",
+        "passt,tcp=1:65536",
+        "passt,tcp=1:2:3",
+        "passt,udp=1-2:3",
+        "passtx",
+        "user",
+    };
+    char text[16 + 17 * 10] = "passt";
+    for (size_t i = 0; i < ARRAY_SIZE(bad); i++)
+        cr_expect_eq(PARSE("--net", (char *)bad[i], "k"), OPTIONS_BAD, "%s", bad[i]);
+    for (unsigned i = 0; i < 17; i++) {
+        strcat(text, ",tcp=1:2");
+        cr_expect_eq(PARSE("-n", text, "k"), i < 16 ? OPTIONS_RUN : OPTIONS_BAD, "%u", i);
+    }
+    cr_expect_eq(PARSE("-ntap=a", "-ntap=b", "-ntap=c", "-ntap=d", "-ntap=e", "-ntap=f", "k"),
+                 OPTIONS_RUN);
+    char *argv[] = {"minivmm", "-npasst", "-npasst", "-npasst", "-npasst", "-npasst",
+                    "-npasst", "-npasst", "-npasst", "-npasst", "k",       NULL};
+    cr_expect_eq(parse(argv), OPTIONS_BAD);
+}
+
+Test(options, shares_and_vsock)
+{
+    static const char *const bad[] = {"",
+                                      "dir",
+                                      ":tag",
+                                      "dir:",
+                                      "a,b:tag",
+                                      "dir:t,x",
+                                      "dir:0123456789012345678901234567890123456"};
+    cr_assert_eq(
+        PARSE("--share", "./work:/work", "--share=unix:/run/a:b:t", "--vsock", "3", "k"),
+        OPTIONS_RUN);
+    cr_assert_eq(parsed.shares, 2);
+    cr_expect_str_eq(parsed.share[0].dir, "./work");
+    cr_expect_str_eq(parsed.share[0].tag, "/work");
+    cr_expect_str_eq(parsed.share[1].dir, "unix:/run/a:b");
+    cr_expect_str_eq(parsed.share[1].tag, "t");
+    cr_expect_eq(parsed.vsock_cid, 3);
+    cr_expect_eq(PARSE("--share", "dir:012345678901234567890123456789012345", "k"),
+                 OPTIONS_RUN);
+    cr_expect_eq(parsed.vsock_cid, 0);
+    for (unsigned i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
+        cr_expect_eq(PARSE("--share", (char *)bad[i], "k"), OPTIONS_BAD, "%s", bad[i]);
+    cr_expect_eq(PARSE("--vsock", "4294967294", "k"), OPTIONS_RUN);
+    cr_expect_eq(parsed.vsock_cid, 4294967294);
+    cr_expect_eq(PARSE("--vsock", "4294967295", "k"), OPTIONS_BAD, "any");
+    cr_expect_eq(PARSE("--vsock", "2", "k"), OPTIONS_BAD, "the host");
+}
+
+Test(options, too_many_shares)
+{
+    cr_expect_eq(PARSE("--share=d:0", "--share=d:1", "--share=d:2", "--share=d:3",
+                       "--share=d:4", "--share=d:5", "--share=d:6", "--share=d:7", "k"),
+                 OPTIONS_RUN);
+    cr_expect_eq(PARSE("--share=d:0", "--share=d:1", "--share=d:2", "--share=d:3",
+                       "--share=d:4", "--share=d:5", "--share=d:6", "--share=d:7",
+                       "--share=d:8", "k"),
+                 OPTIONS_BAD);
+}

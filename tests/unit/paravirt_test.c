@@ -9,8 +9,12 @@
 #include <fcntl.h>
 #include <linux/pci_regs.h>
 #include <linux/virtio_ids.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include "devices/pci.h"
@@ -60,7 +64,7 @@ static void teardown(void)
     cr_expect_eq(fake_hv_live(&fake), 0);
     loop_destroy(loop);
     mem_fini(&mem);
-    snprintf(command, sizeof(command), "rm -rf %s", dir);
+    snprintf(command, sizeof(command), "/bin/rm -rf %s", dir);
     cr_expect_eq(system(command), 0);
 }
 
@@ -140,4 +144,102 @@ Test(paravirt, a_slot_that_is_taken)
     cr_expect_eq(paravirt_slots(&p), 0x40000000);
     paravirt_close(&p);
     pci_bus_remove(&bus, &squatter);
+}
+
+/* A passt that runs: a socket that takes connections. */
+static int listen_at(struct option_net *n, const char *name)
+{
+    struct sockaddr_un addr = {.sun_family = AF_UNIX};
+    int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+    snprintf(addr.sun_path, sizeof(addr.sun_path), "%s/%s", dir, name);
+    snprintf(n->where, sizeof(n->where), "passt=%s", addr.sun_path);
+    cr_assert(!bind(fd, (struct sockaddr *)&addr, sizeof(addr)) && !listen(fd, 16));
+    return fd;
+}
+
+static uint64_t mac_at(unsigned slot)
+{
+    const struct pci_bar *bar = &bus.dev[PCI_DEVFN(slot, 0)]->bar[0];
+    uint64_t mac = 0;
+    pci_bus_config_write(&bus, PCI_DEVFN(slot, 0), PCI_COMMAND, 2, PCI_COMMAND_MEMORY);
+    for (unsigned i = 0; i < 6; i++)
+        bus_read(&mmio, bar->addr + 0x800 + i, (uint8_t *)&mac + i, 1);
+    return mac;
+}
+
+Test(paravirt, networks_come_after_disks_and_keep_their_addresses)
+{
+    int fd = listen_at(&opt.net[0], "sock");
+    opt.net[1] = opt.net[2] = opt.net[0];
+    memcpy(opt.net[2].mac, "\x02\x00\x00\x00\x00\x07", 6);
+    opt.nets = 3;
+    add("a", false);
+    uint64_t mac[2][3];
+    for (unsigned round = 0; round < 2; round++) {
+        memset(&p, 0, sizeof(p));
+        cr_assert_eq(paravirt_open(&p, &config), 0);
+        cr_expect_eq(paravirt_slots(&p), 0xf8000000);
+        cr_expect_eq(id_at(27), (0x1040 + VIRTIO_ID_BLOCK) << 16 | 0x1af4);
+        cr_expect_eq(id_at(28), (0x1040 + VIRTIO_ID_NET) << 16 | 0x1af4);
+        cr_expect_eq(id_at(31), (0x1040 + VIRTIO_ID_RNG) << 16 | 0x1af4);
+        cr_assert_eq(pci_bus_assign(&bus), 0);
+        for (unsigned i = 0; i < 3; i++)
+            mac[round][i] = mac_at(28 + i);
+        paravirt_close(&p);
+    }
+    cr_expect_arr_eq(mac[0], mac[1], sizeof(mac[0]));
+    cr_expect_eq(mac[0][0] & 0xff, 0x52);
+    cr_expect_neq(mac[0][0], mac[0][1]);
+    cr_expect_eq(mac[0][2], 0x070000000002);
+    close(fd);
+}
+
+Test(paravirt, a_network_that_is_not_there)
+{
+    close(listen_at(&opt.net[0], "sock"));
+    opt.nets = 1;
+    cr_expect_eq(paravirt_open(&p, &config), -ECONNREFUSED);
+    paravirt_close(&p);
+    snprintf(opt.net[0].where, sizeof(opt.net[0].where), "passt=%s/none", dir);
+    cr_expect_eq(paravirt_open(&p, &config), -ENOENT);
+    paravirt_close(&p);
+    setenv("PATH", dir, 1);
+    strcpy(opt.net[0].where, "passt");
+    cr_expect_eq(paravirt_open(&p, &config), -ENOENT);
+    paravirt_close(&p);
+    strcpy(opt.net[0].where, "tap=no-such-tap");
+    cr_expect_eq(paravirt_open(&p, &config), -ENODEV);
+    paravirt_close(&p);
+}
+
+/* passt's part is a shell script's: what it is told, and that it has the socket. */
+Test(paravirt, passt_is_started_and_ended)
+{
+    char path[64], text[128] = "";
+    snprintf(path, sizeof(path), "%s/passt", dir);
+    FILE *f = fopen(path, "w");
+    cr_assert(f);
+    fprintf(f, "#!/bin/sh\necho \"$@\" >%s/args.new\n/bin/mv %s/args.new %s/args\nread x <&3\n",
+            dir, dir, dir);
+    fclose(f);
+    cr_assert_eq(chmod(path, 0700), 0);
+    setenv("PATH", dir, 1);
+    strcpy(opt.net[0].where, "passt");
+    opt.net[0].forward[0] = (struct option_forward){.host = 2222, .guest = 22};
+    opt.net[0].forward[1] = (struct option_forward){.udp = true, .host = 53, .guest = 5353};
+    opt.net[0].forwards = 2;
+    opt.nets = 1;
+    cr_assert_eq(paravirt_open(&p, &config), 0);
+    pid_t pid = p.passt[0].pid;
+    cr_assert_gt(pid, 0);
+    snprintf(path, sizeof(path), "%s/args", dir);
+    for (unsigned i = 0; i < 2000 && access(path, R_OK); i++)
+        usleep(5000);
+    f = fopen(path, "r");
+    cr_assert(f && fgets(text, sizeof(text), f));
+    fclose(f);
+    cr_expect_str_eq(text, "--foreground --quiet --fd 3 -t 2222:22 -u 53:5353\n");
+    cr_expect_eq(kill(pid, 0), 0);
+    paravirt_close(&p);
+    cr_expect(kill(pid, 0) && errno == ESRCH);
 }

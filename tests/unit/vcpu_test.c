@@ -507,7 +507,10 @@ Test(vcpu, exits_are_counted)
     make(2, CPUID_HIDDEN, ENTRY_LONG);
     struct vcpus_counters c = vcpus_count(vm.vcpus);
     cr_expect_eq(c.exits[VCPU_EXIT_PORT] + c.exits[VCPU_EXIT_MMIO], 0);
-    run_to_done();
+    vcpus_resume(vm.vcpus);
+    wait_for(&vm.done, "done");
+    vcpus_count(vm.vcpus); /* does not wait for a vCPU that waits in the guest */
+    vcpus_pause(vm.vcpus);
     c = vcpus_count(vm.vcpus);
     cr_expect_eq(c.exits[VCPU_EXIT_PORT], 7);
     cr_expect_eq(c.exits[VCPU_EXIT_MMIO], 10);

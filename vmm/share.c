@@ -1,0 +1,102 @@
+/*
+ * share.c: see share.h.
+ *
+ * virtiofsd (QEMU's in C, and its successor in Rust, which takes the same options) wants to be
+ * root, to change its root directory into the shared one. An ordinary user is root in a user
+ * namespace that knows nobody else (unshare(1)): what the guest's root makes is the user's.
+ *
+ * It is handed a socket that listens, and accepts one connection, which must be ours: the
+ * socket's name is in a directory that nobody else can enter, and gone before it starts.
+ */
+#include "vmm/share.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "vmm/log.h"
+#include "vmm/options.h"
+#include "vmm/spawn.h"
+#include "vmm/util.h"
+
+#define INSTALL "install virtiofsd (Debian 12: qemu-system-common)"
+
+static int connect_to(const struct sockaddr_un *addr)
+{
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd < 0 || connect(fd, (const struct sockaddr *)addr, sizeof(*addr)) == 0)
+        return fd < 0 ? -errno : fd;
+    int err = -errno;
+    close(fd);
+    return err;
+}
+
+/* Returns our end. */
+static int make_sockets(int *listener)
+{
+    struct sockaddr_un addr = {.sun_family = AF_UNIX};
+    char dir[] = "/tmp/minivmm-XXXXXX";
+    int fd = -1;
+    *listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (*listener < 0 || !mkdtemp(dir))
+        return -errno;
+    snprintf(addr.sun_path, sizeof(addr.sun_path), "%s/fs", dir);
+    if (bind(*listener, (const struct sockaddr *)&addr, sizeof(addr)) || listen(*listener, 1))
+        fd = -errno;
+    else
+        fd = connect_to(&addr);
+    unlink(addr.sun_path);
+    rmdir(dir);
+    return fd;
+}
+
+static int start_server(struct spawn *server, const char *dir, int listener)
+{
+    char path[PATH_MAX], source[PATH_MAX + 8];
+    const char *const argv[] = {
+        "unshare", "--map-root-user", "--", path, "--fd=" SPAWN_FD_TEXT, "-o", source, NULL};
+    int err = spawn_find("virtiofsd", INSTALL, path, sizeof(path));
+    if (err)
+        return err;
+    snprintf(source, sizeof(source), "source=%s", dir);
+    return spawn_start(server, geteuid() ? argv : argv + 3, listener, INSTALL);
+}
+
+static int start(struct spawn *server, const char *dir)
+{
+    struct stat st;
+    int listener = -1;
+    if (stat(dir, &st) || !S_ISDIR(st.st_mode)) {
+        log_error(dir, "cannot share: no such directory; give DIR:TAG with one that there is");
+        return -ENOTDIR;
+    }
+    int fd = make_sockets(&listener);
+    int err = fd < 0 ? fd : start_server(server, dir, listener);
+    if (fd < 0)
+        log_error(dir, "cannot make a socket for its server: %s", strerror(-err));
+    if (listener >= 0)
+        close(listener);
+    if (err && fd >= 0)
+        close(fd);
+    return err ? err : fd;
+}
+
+int share_connect(struct spawn *server, const struct option_share *share)
+{
+    static const char prefix[] = "unix:";
+    struct sockaddr_un addr = {.sun_family = AF_UNIX};
+    if (strncmp(share->dir, prefix, strlen(prefix)) != 0)
+        return start(server, share->dir);
+    const char *path = share->dir + strlen(prefix);
+    int n = snprintf(addr.sun_path, sizeof(addr.sun_path), "%s", path);
+    int fd = n < (int)sizeof(addr.sun_path) ? connect_to(&addr) : -ENAMETOOLONG;
+    if (fd < 0)
+        log_error(share->dir, "cannot connect: %s; start virtiofsd first (--socket-path=%s)",
+                  strerror(-fd), path);
+    return fd;
+}
