@@ -62,6 +62,7 @@ struct machine {
     uint64_t kernel_size, initrd_size;
     sigset_t old_signals;
 
+    struct placement place;
     struct mem mem;
     struct kvm *kvm;
     struct bus pio, mmio;
@@ -268,12 +269,11 @@ static bool wants_vga(const struct options *o)
 static int kvm_up(struct machine *m)
 {
     const uint64_t vga_end = LAYOUT_VGA + LAYOUT_VGA_SIZE;
-    struct mem_backing backing;
-    int err = placement_memory(m->opt, &backing);
+    int err = placement_find(m->opt, &m->place);
     if (!err)
         err = kvm_create(&m->kvm, m->opt->cpus);
     if (!err) /* this can take a while */
-        err = mem_init_backed(&m->mem, m->opt->memory, &backing);
+        err = mem_init_backed(&m->mem, m->opt->memory, &m->place.memory);
     if (err)
         return err;
     for (unsigned i = 0; i < m->mem.nr && !err; i++) {
@@ -625,6 +625,8 @@ static int vcpus_up(struct machine *m)
         .pio = &m->pio,
         .mmio = &m->mmio,
         .mem = &m->mem,
+        .host_cpus = &m->place.cpus,
+        .pin = m->place.pin,
         .opaque = m,
         .event = vcpu_ended,
         .fault = vcpu_faulted,
