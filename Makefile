@@ -80,11 +80,12 @@ demo:
 	$(MAKE) -s STATIC=1
 	tests/host/demo.sh
 
+# clang-tidy: a process for each file; version 14 loses track of va_start() in later ones.
 lint:
 	clang-format --dry-run --Werror $(SRC) $(UNIT) $(HDR)
 	cppcheck -q --std=c11 --inline-suppr --error-exitcode=1 --suppress=missingIncludeSystem \
 	    --enable=warning,performance,portability -D_GNU_SOURCE -DMINIVMM_VERSION='""' -I. $(SRC)
-	clang-tidy --quiet $(SRC) -- $(CSTD) $(WARN)
+	printf '%s\n' $(SRC) | xargs -P "$$(nproc)" -I{} clang-tidy --quiet {} -- $(CSTD) $(WARN)
 
 format:
 	clang-format -i $(SRC) $(UNIT) $(HDR)
