@@ -44,10 +44,11 @@ run() {
         exec 3</dev/null
     fi
     begin=${EPOCHREALTIME/[.,]/}
-    timeout "$PATIENCE" "${with_pid[@]}" "$MINIVMM" "$@" <&3 >"$log" 2>&1
+    # SIGKILL after it: a guest may listen to the power button, which is what SIGTERM presses.
+    timeout -k 5 "$PATIENCE" "${with_pid[@]}" "$MINIVMM" "$@" <&3 >"$log" 2>&1
     status=$?
     took=$((${EPOCHREALTIME/[.,]/} - begin))
-    if [ $status -eq 124 ]; then
+    if [ $status -eq 124 ] || [ $status -eq 137 ]; then
         why="did not end within $PATIENCE s"
     elif [[ ! $status =~ ^($want)$ ]]; then
         why="status $status, not $want: $({ grep -a -m1 '^FAIL' "$log" || grep -a -m1 '^minivmm: .*cannot' "$log" || tail -n1 "$log"; } | tr -d '\r')"
