@@ -40,7 +40,8 @@ fi
 
 # What that needs is made before any software host runs; where it cannot be, its scenarios are
 # skipped, and say why.
-built=''
+# shellcheck disable=SC2034 # other_lane looks at them by name
+built='' debian=''
 if [ ${#first_built[@]} -gt 0 ] || [ ${#second_built[@]} -gt 0 ]; then
     if "$HOST_DIR/built.sh" 2>&1 >/dev/null | tee "$BUILD/results/built.txt" >&2; then
         built=1
@@ -48,7 +49,6 @@ if [ ${#first_built[@]} -gt 0 ] || [ ${#second_built[@]} -gt 0 ]; then
     fi
 fi
 
-debian=''
 if [ ${#first_debian[@]} -gt 0 ]; then
     if "$HOST_DIR/debian.sh" 2>&1 >/dev/null | tee "$BUILD/results/debian.txt" >&2; then debian=1; fi
 fi

@@ -32,7 +32,7 @@ settings() {
     local units=$1/etc/systemd/system unit
     mkdir -p "$units"/{getty,multi-user}.target.wants "$1"/etc/{systemd/network,initramfs-tools/conf.d} \
         "$1/usr/share/initramfs-tools/modules.d"
-    mkdir -p -m 700 "$1/root" "$1/root/.ssh"
+    mkdir -m 700 "$1/root" "$1/root/.ssh"
     echo "/dev/vda1 / ext4 errors=remount-ro 0 1" >"$1/etc/fstab"
     echo debian >"$1/etc/hostname"
     printf 'MODULES=list\nCOMPRESS=zstd\nCOMPRESSLEVEL=1\nRESUME=none\n' >"$1/etc/initramfs-tools/conf.d/minivmm"
@@ -67,7 +67,6 @@ make_disk() { # in $tmp, as root
 
     copy_program "$helpers" "$out" /usr/bin/passt /usr/bin/ssh /sbin/e2fsck \
         "$(cd "$helpers" && find . -path '*/virtiofsd' -type f | sed 's/^\.//;q')"
-    ln -s "$(cd "$out" && find . -name virtiofsd | sed 's/^\.//')" "$out/usr/bin/virtiofsd"
     mke2fs -q -t ext4 -L host -d "$out" "$tmp/disk.img" 3G
     mkdir "$tmp/done"
     mv "$tmp/disk.img" "$tmp/done/disk"

@@ -1,6 +1,6 @@
-# A guest that people can work in: a Debian on a raw disk (debian.sh), with the command lines that
-# the README has. It boots to a login beside the passed-through card, is told to power off by a signal, and
-# loses its power while it writes; its file system is looked at outside each time.
+# A guest that people can work in: a Debian on a raw disk (debian.sh). It boots to a login beside the
+# passed-through card; one logs in by ssh through a tap; a signal powers it off; it loses its
+# power while it writes. Its file system is looked at outside each time.
 cd /disk/debian || exit
 ran=0
 in_guest() { # COMMAND: on the console, as root; what it printed is in the .out file
@@ -9,9 +9,13 @@ in_guest() { # COMMAND: on the console, as root; what it printed is in the .out 
     vm_wait "@@ DONE $ran 0" 120
 }
 log_in() {
-    check "$vm: boots to a login" vm_wait "debian login:" 240 || exit
+    check "$vm: boots to a login" vm_wait "debian login:" 240
     vm_type root
     check "$vm: root logs in" in_guest "true"
+}
+by_ssh() { # HOST PORT COMMAND
+    timeout 120 ssh -i key -p "$2" -o BatchMode=yes -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null \
+        -o LogLevel=ERROR -o ConnectTimeout=60 "root@$1" "$3"
 }
 power_off() { # by a signal: systemd-logind hears the power button
     kill -TERM $vm_pid
@@ -21,16 +25,26 @@ power_off() { # by a signal: systemd-logind hears the power button
 fsck() { # the partition behind the first MiB
     e2fsck -fn "debian.raw?offset=1048576"
 }
+sum_of() { md5sum "$@" | cut -c1-32; }
 
+dd if=/dev/urandom of=/tmp/data bs=64k count=16 2>/dev/null
+sum=$(sum_of /tmp/data)
+modprobe tun
+modprobe vhost_net
+tunctl -t tap0
+ip addr add 10.9.8.1/24 dev tap0
+ip link set tap0 up
 check "hand over the card" to_vfio $CARD $SOUND
 echo 512 >/proc/sys/vm/nr_hugepages
-vm_start card --vfio 42:00 --cpus 2 --memory 1G --hugepages --disk debian.raw --initrd initrd.img \
+vm_start card --vfio 42:00 --cpus 2 --memory 1G --hugepages --disk debian.raw --net tap=tap0 --initrd initrd.img \
     --cmdline "root=/dev/vda1 ro" vmlinuz
 log_in
 check "card: its driver has the display" in_guest "test -e /sys/bus/pci/drivers/bochs-drm/*:*:*.0/drm"
 check "card: the sound card is known" in_guest "grep -q HDA /proc/asound/cards"
 check "card: two CPUs, 1 GiB" in_guest "test \$(nproc) = 2 -a \$(awk '/MemTotal/ {print \$2}' /proc/meminfo) -gt 900000"
 check "card: nothing failed to start" in_guest "systemctl is-system-running --wait | grep -q running"
+equal "card: ssh through the tap" "debian $sum" "$(by_ssh 10.9.8.2 22 'cat >data; sync; echo $(hostname) $(md5sum <data | cut -c1-32)' </tmp/data 2>&1)"
+equal "card: and back" "$sum" "$(by_ssh 10.9.8.2 22 'cat data' 2>/tmp/why </dev/null | sum_of)"
 power_off
 equal "card: all huge pages are back" 512 "$(awk '/HugePages_Free/ { print $2 }' /proc/meminfo)"
 check "file system is clean" fsck
