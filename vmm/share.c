@@ -57,9 +57,9 @@ static int make_sockets(int *listener)
 
 static int start_server(struct spawn *server, const char *dir, int listener)
 {
+    static const char fd_option[] = "--fd=" SPAWN_FD_TEXT;
     char path[PATH_MAX], source[PATH_MAX + 8];
-    const char *const argv[] = {
-        "unshare", "--map-root-user", "--", path, ("--fd=" SPAWN_FD_TEXT), "-o", source, NULL};
+    const char *const argv[] = {"unshare", "-r", "--", path, fd_option, "-o", source, NULL};
     int err = spawn_find("virtiofsd", INSTALL, path, sizeof(path));
     if (err)
         return err;

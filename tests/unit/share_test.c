@@ -111,8 +111,7 @@ Test(share, as_a_user)
     }
     script("virtiofsd", "exit 1");
     script("unshare", "cd \"${0%/*}\"; echo \"$*\" >called");
-    snprintf(wanted, sizeof(wanted), "--map-root-user -- %s/virtiofsd --fd=3 -o source=%s\n",
-             dir, dir);
+    snprintf(wanted, sizeof(wanted), "-r -- %s/virtiofsd --fd=3 -o source=%s\n", dir, dir);
     expect_called(wanted);
 }
 

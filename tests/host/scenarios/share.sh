@@ -1,15 +1,10 @@
-# A folder of the host's in the guest: minivmm starts virtiofsd and ends it; one that runs already, and
-# is killed while the guest runs: the guest goes on, and through a reset.
+# A folder of the host's in the guest: minivmm starts virtiofsd and ends it, also as an ordinary user;
+# one that runs already, and is killed while the guest runs: the guest goes on, and through a reset.
 if ! which virtiofsd >/dev/null; then
     skip "all of it" "there is no virtiofsd in this software host"
     return
 fi
 bytes=$((16 << 20))
-# virtiofsd changes its root, which cannot be the initial RAM disk.
-mkdir -p /r /dev/shm/share
-mount --rbind / /r
-minivmm() { exec chroot /r minivmm "$@"; }
-
 fill() { # DIR: what the guest finds
     rm -rf "$1"
     mkdir -p "$1"
@@ -31,6 +26,17 @@ vm_run "own server" 300 0 --share $share:work --initrd $GUEST --cmdline "$QUIET 
 found "own server" $share
 equal "own server: it ended with the VM" 0 "$(servers)"
 
+fill $share
+chown -R user $share
+chmod 666 /dev/kvm
+minivmm() { exec su user -c "exec /bin/minivmm $(printf "'%s' " "$@")"; }
+vm_run "ordinary user" 300 0 --share $share:work --initrd $GUEST --cmdline "$QUIET t=share" $KERNEL
+unset -f minivmm
+chmod 600 /dev/kvm
+found "ordinary user" $share
+equal "ordinary user: whose the file is" user "$(stat -c %U $share/guest)"
+equal "ordinary user: its server ended, too" 0 "$(servers)"
+
 # One that runs already, and dies.
 fill $share
 virtiofsd --socket-path=/tmp/fs.sock -o source=$share -o sandbox=chroot >/out/share/virtiofsd 2>&1 &
@@ -46,4 +52,3 @@ vm_end 240
 vm_results
 equal "server killed: exit status" 0 "$status"
 equal "server killed: said once" 1 "$(grep -c "its server closed the connection" "$vm_err")"
-umount -l /r
