@@ -486,6 +486,18 @@ Test(virtio_net, a_port_that_fails_is_a_cable_pulled)
     }
 }
 
+Test(virtio_net, a_port_that_fails_before_there_is_a_driver)
+{
+    struct vring_used_elem used;
+    close(fake.peer[0]);
+    vrig_pump(&rig);
+    cr_expect_eq(vrig_read(&rig, rig.device + 6, 2), 0);
+    vrig_start(&rig, MERGE);
+    offer_frame(1, 0, 60, 1);
+    vrig_kick(&rig, 1);
+    cr_expect(vrig_used(&rig, 1, &used));
+}
+
 Test(virtio_net, a_turn_is_bounded)
 {
     static uint8_t got[NET_HDR + NET_FRAME_MAX];
