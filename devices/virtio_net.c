@@ -260,15 +260,19 @@ static bool net_kick(struct virtio *dev)
     return more;
 }
 
-/* The port can be read or written again, or has ended. */
+/* The port can be read or written again, or has ended: a driver reads up to that; where there
+ * is none, it is said now. */
 static void ready(void *opaque, uint32_t events)
 {
     struct pair *p = opaque;
     struct virtio_net *net = p->net;
     unsigned pair = (unsigned)(p - net->pair);
+    bool ended = events & (EPOLLHUP | EPOLLERR);
     pthread_mutex_lock(&net->virtio.lock);
-    p->can_read |= (events & (EPOLLIN | EPOLLHUP | EPOLLERR)) != 0;
-    if (events & (EPOLLOUT | EPOLLHUP | EPOLLERR) && !net->down) {
+    p->can_read |= ended || events & EPOLLIN;
+    if (ended && !virtio_is_live(&net->virtio))
+        link_down(net, -EPIPE);
+    if ((ended || events & EPOLLOUT) && !net->down) {
         int err = net->port->ops->send(net->port, pair, NULL, 0);
         p->can_write = !err;
         if (err && err != -EAGAIN)

@@ -113,6 +113,16 @@ Test(paravirt, as_many_as_there_can_be)
     paravirt_close(&p);
 }
 
+Test(paravirt, more_than_the_bus_has_room_for)
+{
+    opt.disks = OPTIONS_DISK_MAX; /* of no name: none of them is opened */
+    opt.nets = OPTIONS_NET_MAX;
+    opt.shares = 8; /* with the random source one too many */
+    cr_expect_eq(paravirt_open(&p, &config), -ENOSPC);
+    cr_expect_eq(paravirt_slots(&p), 0);
+    paravirt_close(&p);
+}
+
 /* The message is one line that names the process; cli.sh tests it, too. */
 Test(paravirt, a_disk_that_another_has)
 {

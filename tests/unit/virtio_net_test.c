@@ -6,12 +6,14 @@
 
 #include <criterion/criterion.h>
 #include <errno.h>
+#include <linux/vhost.h>
 #include <linux/virtio_ids.h>
 #include <linux/virtio_net.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include "devices/net_port.h"
+#include "tests/unit/fake_vfio_kernel.h"
 #include "tests/unit/virtio_rig.h"
 #include "vmm/log.h"
 
@@ -81,7 +83,7 @@ static const struct net_port_ops fake_ops = {
     .close = fake_close,
 };
 
-static void setup(void)
+static void plug(bool vhost)
 {
     log_set_level(LOG_ERROR);
     vrig_init(&rig);
@@ -94,10 +96,15 @@ static void setup(void)
         fake.peer[i] = fd[1];
     }
     struct virtio_net_setup config = {
-        .name = "net", .port = &fake.port, .loop = rig.loop, .mem = &rig.mem};
+        .name = "net", .port = &fake.port, .vhost = vhost, .loop = rig.loop, .mem = &rig.mem};
     memcpy(config.mac, mac, 6);
     cr_assert_eq(virtio_net_create(&net, &config), 0);
     vrig_plug(&rig, virtio_net_device(net));
+}
+
+static void setup(void)
+{
+    plug(false);
 }
 
 static void teardown(void)
@@ -486,6 +493,18 @@ Test(virtio_net, a_port_that_fails_is_a_cable_pulled)
     }
 }
 
+Test(virtio_net, a_port_that_fails_before_there_is_a_driver)
+{
+    struct vring_used_elem used;
+    close(fake.peer[0]);
+    vrig_pump(&rig);
+    cr_expect_eq(vrig_read(&rig, rig.device + 6, 2), 0);
+    vrig_start(&rig, MERGE);
+    offer_frame(1, 0, 60, 1);
+    vrig_kick(&rig, 1);
+    cr_expect(vrig_used(&rig, 1, &used));
+}
+
 Test(virtio_net, a_turn_is_bounded)
 {
     static uint8_t got[NET_HDR + NET_FRAME_MAX];
@@ -507,4 +526,75 @@ Test(virtio_net, a_turn_is_bounded)
     cr_expect_eq(done, 100);
     for (unsigned i = 0; i < 100; i++)
         cr_expect_eq(to_peer(0, got), 72);
+}
+
+/* ---- vhost-net: a kernel that agrees to all, or has none ---- */
+
+static struct {
+    int set[8]; /* backends, in their order */
+    unsigned nr, starts;
+} kernel;
+
+static int kernel_ioctl(int fd, unsigned long request, void *arg)
+{
+    (void)fd;
+    if (request == VHOST_GET_FEATURES)
+        *(uint64_t *)arg = ~0ULL;
+    if (request == VHOST_NET_SET_BACKEND && kernel.nr < 8) {
+        kernel.set[kernel.nr++] = ((struct vhost_vring_file *)arg)->fd;
+        kernel.starts = fake.starts;
+    }
+    return 0;
+}
+
+static void with_kernel(bool vhost_net)
+{
+    fake_vfio_kernel_init()->other_ioctl = kernel_ioctl;
+    if (vhost_net)
+        fake_file("/dev/vhost-net", "");
+    plug(true);
+}
+
+static void end(void)
+{
+    teardown();
+    fake_vfio_kernel_fini();
+}
+
+Test(virtio_net_vhost, the_kernel_has_the_queues_and_we_the_commands)
+{
+    static const uint8_t set[] = {VIRTIO_NET_CTRL_MQ, VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET, 2, 0};
+    struct vring_used_elem used;
+    with_kernel(true);
+    for (unsigned i = 0; i <= CTRL; i++)
+        cr_expect_eq(vrig_doorbell(&rig, i) - rig.notify, i < CTRL ? (i + 1) * 4 : 0);
+    vrig_start(&rig, MERGE | MQ);
+    cr_assert_eq(kernel.nr, 4);
+    cr_expect_eq(kernel.starts, 1, "the tap heard of the driver before");
+    for (unsigned i = 0; i < 4; i++)
+        cr_expect_eq(kernel.set[i], fake.port.fd[i / 2]);
+    offer_room(0, 2, 2000);
+    from_peer(0, 100, 1);
+    vrig_kick(&rig, 0);
+    cr_expect_eq(command(set, 4), VIRTIO_NET_OK);
+    cr_expect_not(vrig_used(&rig, 0, &used), "nobody else reads the tap");
+    kernel.nr = 0;
+    vrig_set_status(&rig, 0);
+    cr_assert_eq(kernel.nr, 4);
+    for (unsigned i = 0; i < 4; i++)
+        cr_expect_eq(kernel.set[i], -1);
+    end();
+}
+
+Test(virtio_net_vhost, a_kernel_without_it)
+{
+    struct vring_used_elem used;
+    with_kernel(false);
+    cr_expect_eq(vrig_doorbell(&rig, 0), rig.notify);
+    vrig_start(&rig, MERGE);
+    offer_room(0, 0, 2000);
+    from_peer(0, 100, 1);
+    vrig_kick(&rig, 0);
+    cr_expect(vrig_used(&rig, 0, &used));
+    end();
 }
