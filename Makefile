@@ -2,7 +2,7 @@
 # is there. Products and logs are under build/; downloads and kernels under ~/.cache/minivmm.
 #
 #   make [CC=clang] [STATIC=1] [SANITIZE=1] [V=1]   build/minivmm; V=1 shows the commands
-#   make demo | check                         the main job; all tests
+#   make demo | check | check-long            the main job; all tests; and those that take long
 #   make demo-ci | bench                      emulated devices: the job in CI; figures
 #   make unit | tiny | emulated | host        one kind of test
 #   make lint | format | install | clean
@@ -67,6 +67,9 @@ check:
 	tests/setup.sh build unit lint host
 	tests/check.sh
 
+check-long:
+	$(MAKE) -s check LONG=1
+
 demo-ci:
 	tests/setup.sh build
 	$(MAKE) -s all emu guests
@@ -93,4 +96,4 @@ install: all
 clean:
 	rm -rf build
 
-.PHONY: all guests unit tiny emulated cli host check demo demo-ci lint format install clean
+.PHONY: all guests unit tiny emulated cli host check check-long demo demo-ci lint format install clean

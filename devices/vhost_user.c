@@ -183,7 +183,7 @@ static int receive_answer(struct vhost_user *vu, uint32_t id, void *to, uint32_t
 {
     int64_t ms = vu->timeout_ms ? vu->timeout_ms : TIMEOUT_MS;
     int64_t end = loop_now(CLOCK_MONOTONIC) + ms * NS_PER_MS;
-    struct header header;
+    struct header header = {0};
     int err = receive(vu, &header, sizeof(header), end);
     if (err)
         return err;
@@ -225,7 +225,7 @@ static int exchange(struct vhost_user *vu, const struct message *m, void *arg)
     struct packet p = {.header = {m->id, FLAG_VERSION, m->size}};
     int fds[MEM_REGIONS_MAX];
     unsigned nr = 0;
-    uint64_t failed;
+    uint64_t failed = 0;
     if (m->kind == MEMORY)
         nr = put_memory(vu->vhost.dev->mem, &p, fds);
     else if (m->kind == GIVE)

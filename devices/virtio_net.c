@@ -124,7 +124,7 @@ static bool deliver(struct virtio_net *net, unsigned pair)
         used[n++].len = (uint32_t)len;
         done += len;
     }
-    if (done < p->frame_len || used[0].len < NET_HDR) {
+    if (done < p->frame_len || !n || used[0].len < NET_HDR) {
         virtq_unpop(vq, n); /* larger than what the driver has room for: dropped */
         return true;
     }

@@ -45,7 +45,7 @@ struct option_disk {
 };
 
 struct option_net {
-    char where[112]; /* tap=NAME, passt, passt=SOCKET */
+    char where[120]; /* tap=NAME, passt, passt=SOCKET */
     uint8_t mac[6];  /* all 0: made from the name */
     unsigned queues; /* pairs; 0: one */
     bool no_vhost;

@@ -59,7 +59,7 @@ static int start_server(struct spawn *server, const char *dir, int listener)
 {
     char path[PATH_MAX], source[PATH_MAX + 8];
     const char *const argv[] = {
-        "unshare", "--map-root-user", "--", path, "--fd=" SPAWN_FD_TEXT, "-o", source, NULL};
+        "unshare", "--map-root-user", "--", path, ("--fd=" SPAWN_FD_TEXT), "-o", source, NULL};
     int err = spawn_find("virtiofsd", INSTALL, path, sizeof(path));
     if (err)
         return err;

@@ -4,7 +4,7 @@
 # as there are two cores. Prints a verdict a line, PASS / FAIL / SKIP, as they come,
 # leaves them in build/results/host.txt, and ends with a count.
 #
-#     tests/host/check.sh [SCENARIO...]     default: all of them
+#     tests/host/check.sh [SCENARIO...]     default: all of them, the long ones with LONG=1
 #
 # Wants build/static/minivmm and vfio-emu ('make STATIC=1 all emu') or what MINIVMM names, and
 # the tiny guests in build/guests ('make guests').
@@ -19,17 +19,22 @@ mkdir -p "$BUILD/results"
 
 # Two halves that take about the same time.
 first=(layout vga boot display tools errors bind huge removal subset kernels)
-second=(nvme hugepages disk net ends emulated edu serial cycles p2p realloc group)
-if [ $# -gt 0 ]; then first=("$@") second=(); fi
-
-# After these, what needs the built kernel (README.md); of what was asked for it is taken out.
+second=(nvme hugepages disk vnet net ends emulated edu serial cycles p2p realloc group vsock)
+# After these, what needs the built kernel or the disk with a Debian (README.md); of what was asked
+# for it is taken out.
 first_built=(iommufd)
 second_built=(mdev sriov)
+first_debian=(debian share)
+[ -z "${LONG:-}" ] || second+=(reboots) # make check-long
 if [ $# -gt 0 ]; then
-    all_built=" ${first_built[*]} ${second_built[*]} "
-    first=() first_built=() second_built=()
+    all_built=" ${first_built[*]} ${second_built[*]} " all_debian=" ${first_debian[*]} "
+    first=() second=() first_built=() second_built=() first_debian=()
     for s; do
-        if [[ $all_built == *" $s "* ]]; then first_built+=("$s"); else first+=("$s"); fi
+        case $all_built/$all_debian in
+        *" $s "*/*) first_built+=("$s") ;;
+        */*" $s "*) first_debian+=("$s") ;;
+        *) first+=("$s") ;;
+        esac
     done
 fi
 
@@ -43,14 +48,19 @@ if [ ${#first_built[@]} -gt 0 ] || [ ${#second_built[@]} -gt 0 ]; then
     fi
 fi
 
-# built NAME SCENARIO...: a lane of the built kernel
-built_lane() {
-    local name=$1 s
-    shift
-    if [ "$built" ]; then
-        lane "$name" built "$@"
+debian=''
+if [ ${#first_debian[@]} -gt 0 ]; then
+    if "$HOST_DIR/debian.sh" 2>&1 >/dev/null | tee "$BUILD/results/debian.txt" >&2; then debian=1; fi
+fi
+
+# other_lane NAME FLAVOUR SCENARIO...: one that what it needs may be missing for
+other_lane() {
+    local name=$1 flavour=$2 s
+    if [ "${!flavour}" ]; then
+        lane "$@"
     else
-        for s; do echo "SKIP host/$s: all of it: $(tail -n 1 "$BUILD/results/built.txt")"; done | tee "$results.$name"
+        shift 2
+        for s; do echo "SKIP host/$s: all of it: $(tail -n 1 "$BUILD/results/$flavour.txt")"; done | tee "$results.$name"
     fi
 }
 # lane NAME FLAVOUR SCENARIO...: one software host. Where the host itself dies or hangs (QEMU's SVM is
@@ -80,17 +90,27 @@ verdicts() { # RUN [all]: of the scenarios that came to their end, or of all
         /^NOTE done / { printf "%s", held; held = "" }
         END { if (all) printf "%s", held }' "$1/results"
 }
-{ HOST_CPU=0 lane first stock "${first[@]}"; HOST_CPU=0 built_lane first-built "${first_built[@]}"; } &
+export HOST_CPU=0
+{
+    lane first stock "${first[@]}"
+    other_lane first-built built "${first_built[@]}"
+    other_lane first-debian debian "${first_debian[@]}"
+} &
 lanes=($!)
-{ HOST_CPU=1 lane second stock "${second[@]}"; HOST_CPU=1 built_lane second-built "${second_built[@]}"; } &
+export HOST_CPU=1
+{
+    lane second stock "${second[@]}"
+    other_lane second-built built "${second_built[@]}"
+} &
 lanes+=($!)
 trap 'kill "${lanes[@]}" 2>/dev/null' INT TERM
 wait
-cat "$results".{first,second}{,-built} >"$results"
-rm "$results".{first,second}{,-built}
+parts=("$results".{first,second}{,-built} "$results.first-debian")
+cat "${parts[@]}" >"$results"
+rm "${parts[@]}"
 
 # Every scenario that was asked for must have said something.
-for s in "${first[@]}" "${second[@]}" "${first_built[@]}" "${second_built[@]}"; do
+for s in "${first[@]}" "${second[@]}" "${first_built[@]}" "${second_built[@]}" "${first_debian[@]}"; do
     grep -q "^[A-Z]* host/$s: " "$results" || echo "FAIL host/$s: gave no verdict" | tee -a "$results"
 done
 count() { grep -c "^$1 " "$results"; }

@@ -19,10 +19,10 @@ set -euo pipefail
 # What each layer can load. A '?' marks what only some kernel versions have.
 guest_modules=(bochs nvme crct10dif_generic? crc64_rocksoft_generic? e1000e
     igbvf? snd-hda-intel snd-hda-codec-generic 8250_pci? af_packet? gpio-pci-idio-16? virtio_pci
-    virtio_blk virtio-rng button evdev)
+    virtio_blk virtio-rng virtio_net button evdev vmw_vsock_virtio_transport virtiofs)
 host_modules=(kvm-amd vfio-pci vfio_iommu_type1 vfio_virqfd? virtio_pci virtio_console virtio_net
-    bochs nvme crct10dif_generic? crc64_rocksoft_generic? e1000e af_packet?
-    virtio_blk ext4 crc32c_generic overlay tun vhost_net vhost_vsock) # for the flavour debian
+    bochs nvme crct10dif_generic? crc64_rocksoft_generic? e1000e af_packet? vhost_vsock
+    virtio_blk ext4 crc32c_generic overlay tun vhost_net) # for the flavour debian
 tools=(/usr/bin/systemd-detect-virt /usr/bin/lscpu /usr/sbin/virt-what
     /usr/libexec/virt-what-cpuid-helper /usr/sbin/dmidecode)
 

@@ -187,7 +187,10 @@ Test(net_stream, an_end_that_does_not_read)
     cr_expect_eq(came, sent);
     cr_expect_eq(memcmp(got, want, sent), 0);
     make(60, 1);
-    cr_expect_eq(transmit(60), 0);
-    cr_expect_eq(drain(got, sizeof(got)), 64);
+    for (unsigned i = 0; i < 2; i++) {
+        cr_expect_eq(transmit(60), 0);
+        cr_expect_eq(drain(got, sizeof(got)), 64);
+        cr_expect_arr_eq(got, bytes, 64);
+    }
     teardown();
 }

@@ -7,10 +7,10 @@
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <glob.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -63,12 +63,17 @@ static void teardown(void)
 
 TestSuite(share, .init = setup, .fini = teardown);
 
-static unsigned left_over(void)
+/* The name that we connected to leads nowhere any more, and its directory is gone. */
+static void expect_gone(int fd)
 {
-    glob_t found;
-    unsigned n = glob("/tmp/minivmm-*/fs", 0, NULL, &found) ? 0 : (unsigned)found.gl_pathc;
-    globfree(&found);
-    return n;
+    struct sockaddr_un addr = {0};
+    socklen_t len = sizeof(addr);
+    cr_assert_eq(getpeername(fd, (struct sockaddr *)&addr, &len), 0);
+    char *slash = strrchr(addr.sun_path, '/');
+    cr_assert(slash, "%s", addr.sun_path);
+    cr_expect_eq(access(addr.sun_path, F_OK), -1);
+    *slash = '\0';
+    cr_expect_eq(access(addr.sun_path, F_OK), -1);
 }
 
 /* What the script wrote; it ends with the connection that it was given. */
@@ -77,6 +82,7 @@ static void expect_called(const char *wanted)
     char text[PATH_MAX * 2] = "", byte;
     int fd = share_connect(&server, &share);
     cr_assert_geq(fd, 0);
+    expect_gone(fd);
     cr_expect_eq(recv(fd, &byte, 1, 0), -1, "closed with the listener: it was in its queue");
     cr_expect_eq(errno, ECONNRESET);
     close(fd);
@@ -85,7 +91,6 @@ static void expect_called(const char *wanted)
     cr_assert_gt(read(fd, text, sizeof(text) - 1), 0);
     close(fd);
     cr_expect_str_eq(text, wanted);
-    cr_expect_eq(left_over(), 0);
 }
 
 Test(share, starts_the_server)
@@ -143,7 +148,6 @@ static void refused(const char *where, int err)
     snprintf(share.dir, sizeof(share.dir), "%s", where);
     cr_expect_eq(share_connect(&server, &share), err, "%s", where);
     cr_expect_eq(server.pid, 0);
-    cr_expect_eq(left_over(), 0);
 }
 
 Test(share, refused)
