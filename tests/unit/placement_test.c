@@ -194,3 +194,19 @@ Test(placement, node_of_a_mediated_device_s_parent)
     cr_assert_eq(placement_find(&opt, &place), 0);
     cr_expect_not(place.memory.on_node, "its parent is no PCI device");
 }
+
+Test(placement, node_of_a_mediated_device_by_its_uuid)
+{
+#define UUID "2d76f3c0-7e4b-4d5e-9f0e-3c8e1b0e7a45"
+#define CARD "/sys/devices/pci0000:80/0000:81:00.0"
+    two_nodes();
+    fake_file(CARD "/numa_node", "1\n");
+    fake_file(CARD "/" UUID "/uevent", "");
+    fake_link(CARD "/" UUID "/subsystem", "../../../../bus/mdev");
+    fake_file("/sys/bus/mdev/devices", NULL);
+    fake_link("/sys/bus/mdev/devices/" UUID, "../../../devices/pci0000:80/0000:81:00.0/" UUID);
+    opt.numa = NUMA_AUTO;
+    add_vfio(UUID);
+    cr_assert_eq(placement_find(&opt, &place), 0);
+    cr_expect(place.memory.on_node && place.memory.node == 1);
+}
