@@ -124,6 +124,10 @@ row hugepages-size 2 '--hugepages.*3M' "$M" --hugepages=3M "$idle"
 row cpus-zero 2 '--cpus.*0' "$M" --cpus 0 "$idle"
 row cpus-negative 2 '--cpus.*-1' "$M" --cpus -1 "$idle"
 row cpus-word 2 '--cpus.*many' "$M" --cpus many "$idle"
+row cpus-suboption 2 'dies=2.*sockets=S' "$M" --cpus 4,dies=2 "$idle"
+row cpus-product 2 '4,cores=3.*product' "$M" --cpus 4,cores=3 "$idle"
+row cpus-pin-few 2 'pin=0-2.*one for each' "$M" --cpus 4,pin=0-2 "$idle"
+row numa-word 2 '--numa.*near.*auto' "$M" --numa near "$idle"
 row cpuid-word 2 '--cpuid.*never' "$M" --cpuid never "$idle"
 row cpuid-vendor-long 2 '--cpuid.*12' "$M" --cpuid vendor=abcdefghijklm "$idle"
 row cpuid-vendor-empty 2 '--cpuid' "$M" --cpuid vendor= "$idle"
@@ -254,6 +258,8 @@ kvm_row cpus-too-many 4 '99999' "$M" --cpus 99999 "$idle"
 kvm_row debug-exit-taken 4 '--debug-exit.*0x3f8' "$M" --debug-exit 0x3f8 "$idle"
 kvm_row memory-absurd 4 '99999T|[Mm]emory|RAM' "$M" -m 99999T "$idle"
 row hugepages-none 4 '--hugepages: .*more are needed; echo [0-9]+ > /sys' "$M" -m 512G --hugepages=2M "$idle"
+kvm_row cpus-pin-missing 4 'vcpu1: .*CPU 8191: .*taskset' "$M" --cpus 2,pin=0:8191 "$pvh"
+row numa-missing 4 '--numa: .*node 1000: ' "$M" --numa 1000 "$idle"
 kvm_row control-file 4 'empty: .*control socket.*in use' "$M" --control "$T/empty" "$idle"
 kvm_row control-directory 4 'nowhere/c: .*No such file' "$M" --control "$T/nowhere/c" "$idle"
 kvm_row control-long 4 'too long.*107' "$M" --control "${long:0:200}" "$idle"
@@ -318,7 +324,7 @@ says() {
 says version '^minivmm [0-9]+[.][0-9]+' --version
 says version-letter '^minivmm [0-9]+[.][0-9]+' -V
 says help-letter '^Usage: minivmm' -h
-for option in vfio disk memory hugepages cpus initrd cmdline entry cpuid debug-exit no-reboot stop-timeout name \
+for option in vfio disk memory hugepages cpus numa initrd cmdline entry cpuid debug-exit no-reboot stop-timeout name \
     pidfile log-file control net share vsock help version; do
     says "help-$option" "--$option" --help
 done

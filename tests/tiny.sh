@@ -196,6 +196,8 @@ guest smp-2 1 smp "cpus=2" --cpus 2
 guest smp-4 1 smp "cpus=4" --cpus 4
 guest cpuid 1 cpuid "" --cpus 1
 guest cpuid-smp 1 cpuid "" --cpus 3
+guest cpuid-sockets 1 cpuid "sockets=2" --cpus 6,sockets=2
+guest cpuid-threads 1 cpuid "sockets=2 threads=2" --cpus 12,sockets=2,threads=2
 guest cpuid-kvm 1 cpuid "kvm" --cpus 2 --cpuid kvm
 guest cpuid-vendor 1 cpuid "vendor=tinytinytiny" --cpuid vendor=tinytinytiny
 guest cpuid-vendor-short 1 cpuid "vendor=tiny" --cpuid vendor=tiny

@@ -55,13 +55,14 @@ enum { VERDICT_NONE = -1, VERDICT_RESET = -2 };
 struct machine {
     const struct options *opt;
     atomic_int verdict;
-    atomic_int stopping; /* the signal that pressed the power button; 0: none */
-    bool paused;         /* by a command: main thread */
+    int stopping; /* main thread: the signal that pressed the power button; 0: none */
+    bool paused;  /* main thread: by a command */
 
     int pid_fd, kernel_fd, initrd_fd, signal_fd, stop_timer;
     uint64_t kernel_size, initrd_size;
     sigset_t old_signals;
 
+    struct placement place;
     struct mem mem;
     struct kvm *kvm;
     struct bus pio, mmio;
@@ -95,11 +96,8 @@ static void power_reset(void *opaque)
 {
     struct machine *m = opaque;
     int none = VERDICT_NONE;
-    int signo = atomic_load(&m->stopping);
     if (m->opt->no_reboot)
         return end(m, STATUS_RESET);
-    if (signo) /* who wants it to end does not want it to start again */
-        return end(m, STATUS_SIGNAL + signo);
     atomic_compare_exchange_strong(&m->verdict, &none, VERDICT_RESET);
     vcpus_stop_async(m->vcpus);
     loop_stop(m->loop);
@@ -161,7 +159,8 @@ static void signalled(void *opaque, uint32_t events)
     if (read(m->signal_fd, &info, sizeof(info)) != sizeof(info))
         return;
     int signo = (int)info.ssi_signo;
-    bool first = atomic_exchange(&m->stopping, signo) == 0;
+    bool first = !m->stopping;
+    m->stopping = signo;
     if (!first || !m->opt->stop_timeout || !acpi_pm_power_button(m->acpi_pm))
         return end(m, STATUS_SIGNAL + signo);
     set_paused(m, false); /* or it could not power off */
@@ -180,7 +179,7 @@ static void stopped_too_late(void *opaque, uint32_t events)
              "the guest did not power off within %u s of the signal and is ended; "
              "--stop-timeout gives it more",
              m->opt->stop_timeout);
-    end(m, STATUS_SIGNAL + atomic_load(&m->stopping));
+    end(m, STATUS_SIGNAL + m->stopping);
 }
 
 /* ---- files ---- */
@@ -270,12 +269,11 @@ static bool wants_vga(const struct options *o)
 static int kvm_up(struct machine *m)
 {
     const uint64_t vga_end = LAYOUT_VGA + LAYOUT_VGA_SIZE;
-    struct mem_backing backing;
-    int err = placement_memory(m->opt, &backing);
+    int err = placement_find(m->opt, &m->place);
     if (!err)
         err = kvm_create(&m->kvm, m->opt->cpus);
     if (!err) /* this can take a while */
-        err = mem_init_backed(&m->mem, m->opt->memory, &backing);
+        err = mem_init_backed(&m->mem, m->opt->memory, &m->place.memory);
     if (err)
         return err;
     for (unsigned i = 0; i < m->mem.nr && !err; i++) {
@@ -345,9 +343,9 @@ static const char *command_status(void *opaque, struct json_text *out)
 {
     struct machine *m = opaque;
     json_add(out, "{\"status\":\"%s\",\"name\":",
-             m->paused                   ? "paused"
-             : atomic_load(&m->stopping) ? "stopping"
-                                         : "running");
+             m->paused     ? "paused"
+             : m->stopping ? "stopping"
+                           : "running");
     if (m->opt->name)
         json_add_string(out, m->opt->name);
     else
@@ -627,6 +625,8 @@ static int vcpus_up(struct machine *m)
         .pio = &m->pio,
         .mmio = &m->mmio,
         .mem = &m->mem,
+        .host_cpus = &m->place.cpus,
+        .pin = m->place.pin,
         .opaque = m,
         .event = vcpu_ended,
         .fault = vcpu_faulted,
@@ -753,6 +753,8 @@ static int run(struct machine *m)
         vcpus_pause(m->vcpus);
         int verdict = VERDICT_RESET;
         if (atomic_compare_exchange_strong(&m->verdict, &verdict, VERDICT_NONE)) {
+            if (m->stopping) /* who wants it to end does not want it to start again */
+                return STATUS_SIGNAL + m->stopping;
             if (reset(m))
                 return STATUS_START;
         } else if (verdict != VERDICT_NONE) { /* none: a second stop for the same reset */

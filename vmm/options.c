@@ -95,16 +95,6 @@ static int set_hugepages(struct options *o, const char *value)
     return bad("--hugepages", value, "not a size of huge pages; give 2M, 1G or no size");
 }
 
-static int set_cpus(struct options *o, const char *value)
-{
-    uint64_t v;
-    if (!number(value, false, OPTIONS_CPUS_MAX, &v) || v == 0)
-        return bad("--cpus", value, "not a number of vCPUs; give 1 or more");
-    o->cpus = (unsigned)v;
-    o->topology = (struct topology){1, o->cpus, 1};
-    return 0;
-}
-
 static int set_initrd(struct options *o, const char *value)
 {
     o->initrd = value;
@@ -298,6 +288,101 @@ static int set_disk(struct options *o, const char *value)
     int err = parse_list(&list, value, d->path, sizeof(d->path), d);
     o->disks += !err;
     return err;
+}
+
+static int cpus_count(const char *value, unsigned *out)
+{
+    uint64_t v;
+    if (!number(value, false, OPTIONS_CPUS_MAX, &v) || v == 0)
+        return -EINVAL;
+    *out = (unsigned)v;
+    return 0;
+}
+
+static int cpus_sockets(void *of, const char *value)
+{
+    return cpus_count(value, &((struct options *)of)->topology.sockets);
+}
+
+static int cpus_cores(void *of, const char *value)
+{
+    return cpus_count(value, &((struct options *)of)->topology.cores);
+}
+
+static int cpus_threads(void *of, const char *value)
+{
+    return cpus_count(value, &((struct options *)of)->topology.threads);
+}
+
+static int cpus_pin(void *of, const char *value)
+{
+    return cpu_list_parse(value, &((struct options *)of)->pin);
+}
+
+static const struct suboption cpus_suboptions[] = {
+    {"sockets=", cpus_sockets},
+    {"cores=", cpus_cores},
+    {"threads=", cpus_threads},
+    {"pin=", cpus_pin},
+};
+
+/* Of what is not given, the first in this order makes up the number, and the others are 1. */
+static int fill_topology(struct topology *t, unsigned cpus)
+{
+    unsigned *const part[] = {&t->cores, &t->sockets, &t->threads};
+    unsigned *missing = NULL;
+    uint64_t product = 1;
+    for (size_t i = 0; i < ARRAY_SIZE(part); i++) {
+        if (!*part[i] && !missing)
+            missing = part[i];
+        *part[i] = MAX(*part[i], 1U);
+        product *= *part[i];
+    }
+    if (missing && cpus % product == 0) {
+        *missing = (unsigned)(cpus / product);
+        product = cpus;
+    }
+    return product == cpus ? 0 : -EINVAL;
+}
+
+static int set_cpus(struct options *o, const char *value)
+{
+    static const struct list list = {
+        "--cpus",
+        "not a number of vCPUs; give 1 or more",
+        "not a suboption; give sockets=S, cores=C, threads=T or pin=LIST with host CPUs such "
+        "as 2-5:8",
+        cpus_suboptions,
+        ARRAY_SIZE(cpus_suboptions),
+    };
+    char text[16];
+    o->topology = (struct topology){0};
+    o->pin.nr = 0;
+    int err = parse_list(&list, value, text, sizeof(text), o);
+    if (err)
+        return err;
+    if (cpus_count(text, &o->cpus))
+        return bad("--cpus", text, list.what);
+    if (fill_topology(&o->topology, o->cpus))
+        return bad("--cpus", value,
+                   "sockets, cores and threads do not make up the number; give "
+                   "those whose product it is");
+    if (o->pin.nr && o->pin.nr < o->cpus)
+        return bad("--cpus", value, "fewer CPUs of the host than vCPUs; give one for each");
+    return 0;
+}
+
+static int set_numa(struct options *o, const char *value)
+{
+    uint64_t node;
+    if (!strcmp(value, "auto")) {
+        o->numa = NUMA_AUTO;
+        return 0;
+    }
+    if (!number(value, false, INT_MAX, &node))
+        return bad("--numa", value, "not a node; give a number, or auto for the devices' one");
+    o->numa = (int)node;
+    return 0;
 }
 
 static int net_mac(void *of, const char *value)
@@ -565,7 +650,12 @@ static const struct option table[] = {
     {'m', "memory", "SIZE", set_memory, "guest RAM, with K, M, G or T (512M)"},
     {0, "hugepages", "[=2M|1G]", set_hugepages,
      "RAM on huge pages that were reserved (of the host's size)"},
-    {'c', "cpus", "N", set_cpus, "vCPUs (1)"},
+    {'c', "cpus", "N[,OPT...]", set_cpus,
+     "vCPUs (1); OPT: sockets=S, cores=C and threads=T (cores in a socket, threads\nin a "
+     "core), "
+     "pin=LIST (host CPUs, one for each: 2-5:8)"},
+    {0, "numa", "auto|NODE", set_numa,
+     "RAM and vCPUs on one of the host's nodes; auto: the devices'"},
     {'i', "initrd", "FILE", set_initrd, "initial RAM disk"},
     {'a', "cmdline", "TEXT", set_cmdline, "kernel command line (console=ttyS0)"},
     {0, "entry", "MODE[@ADDR]", set_entry,
@@ -723,6 +813,7 @@ enum options_result options_parse(int argc, char *const *argv, struct options *o
         .memory = 512 * MIB,
         .cpus = 1,
         .topology = {1, 1, 1},
+        .numa = NUMA_NONE,
         .cmdline = "console=ttyS0",
         .debug_exit = -1,
         .stop_timeout = 60,

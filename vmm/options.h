@@ -7,6 +7,7 @@
 #include <stdint.h>
 
 #include "boot/boot.h"
+#include "vmm/cpu_list.h"
 #include "vmm/cpuid.h"
 #include "vmm/log.h"
 
@@ -44,7 +45,7 @@ struct option_disk {
 };
 
 struct option_net {
-    char where[112]; /* tap=NAME, passt, passt=SOCKET */
+    char where[120]; /* tap=NAME, passt, passt=SOCKET */
     uint8_t mac[6];  /* all 0: made from the name */
     unsigned queues; /* pairs; 0: one */
     bool no_vhost;
@@ -60,6 +61,8 @@ struct option_share {
     char tag[37];   /* what the guest mounts */
 };
 
+enum { NUMA_NONE = -1, NUMA_AUTO = -2 }; /* that of the devices */
+
 struct options {
     const char *kernel;
     const char *initrd; /* NULL: none */
@@ -68,6 +71,8 @@ struct options {
     uint64_t hugepages; /* bytes of each, or HUGEPAGES_DEFAULT; 0: ordinary pages */
     unsigned cpus;
     struct topology topology; /* of the CPUs */
+    struct cpu_list pin;      /* of the host, one for each; none: not pinned */
+    int numa;                 /* node of RAM and vCPUs, or: */
     struct option_vfio vfio[OPTIONS_VFIO_MAX];
     unsigned vfios;
     struct option_disk disk[OPTIONS_DISK_MAX];

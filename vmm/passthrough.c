@@ -147,11 +147,11 @@ static int add_device(struct passthrough *p, const struct option_vfio *option, c
 }
 
 /* Of several devices with one ID: bound to a VFIO driver, and no VM has it. */
-static bool is_free(const char *path, const void *opaque)
+bool passthrough_is_free(const char *path, const void *opaque)
 {
     const struct passthrough *p = opaque;
     char driver[64], who[160];
-    for (unsigned i = 0; i < p->config.nr; i++) {
+    for (unsigned i = 0; p && i < p->config.nr; i++) {
         if (!strcmp(p->device[i].path, path))
             return false;
     }
@@ -175,7 +175,7 @@ static int find_named(struct passthrough *p, const struct option_vfio *option)
         next->is_made = !err;
         return err ? err : add_device(p, option, found[0].text, false);
     }
-    int nr = vfio_name_find(name, is_free, p, found, room);
+    int nr = vfio_name_find(name, passthrough_is_free, p, found, room);
     int err = nr < 0 ? nr : 0;
     for (int i = 0; i < nr && !err; i++)
         err = add_device(p, option, found[i].text, nr > 1);

@@ -79,6 +79,10 @@ void passthrough_describe(const struct passthrough *p);
  * shorter than P. Returns how many. */
 unsigned passthrough_acpi(const struct passthrough *p, struct acpi_device *out);
 
+/* A filter for vfio_name_find(): OPAQUE is a struct passthrough whose devices are not free any
+ * more, or NULL. */
+bool passthrough_is_free(const char *path, const void *opaque);
+
 /*
  * Gives every PCI device of device[0..nr) its devfn: what slot= says; else the slot of another
  * function of the same card, functions kept; else a free slot. A guest looks at a slot's other

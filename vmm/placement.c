@@ -5,14 +5,15 @@
 #include "vmm/placement.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "vfio/vfio_sysfs.h"
 #include "vmm/log.h"
-#include "vmm/mem.h"
 #include "vmm/options.h"
+#include "vmm/passthrough.h"
 #include "vmm/util.h"
 
 /* ---- huge pages ---- */
@@ -69,6 +70,86 @@ static int check_huge(uint64_t size, const struct mem_backing *b)
     return -ENOMEM;
 }
 
+/* ---- NUMA ---- */
+
+/* The sysfs directory of a device of OPTION; "": a server, which is none of the host's, or a
+ * mediated device of a parent that is no PCI device. */
+static int device_path(const struct option_vfio *option, struct vfio_path *out)
+{
+    const char *name = option->device;
+    char parent[sizeof(option->device)];
+    unsigned addr[4];
+    struct vfio_path found[OPTIONS_VFIO_MAX];
+    out->text[0] = '\0';
+    if (!strncmp(name, "unix:", 5))
+        return 0;
+    if (!strncmp(name, "mdev:", 5)) { /* not made yet; it is where its parent is */
+        snprintf(parent, sizeof(parent), "%.*s", (int)strcspn(name + 5, "/"), name + 5);
+        return vfio_sysfs_pci_address(parent, addr)
+                   ? vfio_sysfs_find(parent, out->text, sizeof(out->text))
+                   : 0;
+    }
+    int nr = vfio_name_find(name, passthrough_is_free, NULL, found, ARRAY_SIZE(found));
+    if (nr > 0)
+        *out = found[0];
+    return MIN(nr, 0);
+}
+
+/* Of the device or, where that is a mediated one, of its parent; -1: none. */
+static int node_of(const char *path)
+{
+    static const char *const file[] = {"numa_node", "../numa_node"};
+    for (size_t i = 0; i < ARRAY_SIZE(file); i++) {
+        char text[16], *end;
+        vfio_sysfs_line(path, file[i], text, sizeof(text));
+        long node = strtol(text, &end, 10);
+        if (end != text && node >= 0 && node < INT_MAX)
+            return (int)node;
+    }
+    return -1;
+}
+
+/* The node of the first device that has one, -1 when none has. */
+static int find_node(const struct options *o, int *node)
+{
+    int err = 0;
+    *node = -1;
+    for (unsigned i = 0; i < o->vfios && *node < 0 && !err; i++) {
+        struct vfio_path path;
+        err = device_path(&o->vfio[i], &path);
+        if (!err && path.text[0])
+            *node = node_of(path.text);
+        if (!err && *node >= 0)
+            log_note("--numa", "node %d, where %s is", *node, vfio_sysfs_name(path.text));
+    }
+    if (!err && *node < 0)
+        log_note("--numa", "no device says what node it is on: RAM and vCPUs are anywhere");
+    return err;
+}
+
+static int place_on_node(const struct options *o, struct placement *out)
+{
+    char dir[64], list[8192];
+    int node = o->numa;
+    int err = node == NUMA_AUTO ? find_node(o, &node) : 0;
+    if (err || node < 0)
+        return err;
+    snprintf(dir, sizeof(dir), "/sys/devices/system/node/node%d", node);
+    if (!vfio_sysfs_has(dir, "cpulist")) {
+        log_error("--numa",
+                  "cannot place the guest on node %d: this host has none of that number; ls "
+                  "/sys/devices/system/node shows them",
+                  node);
+        return -ENOENT;
+    }
+    out->memory.on_node = true;
+    out->memory.node = (unsigned)node;
+    vfio_sysfs_line(dir, "cpulist", list, sizeof(list));
+    if (cpu_list_parse(list, &out->cpus)) /* no harm: a node may have no CPUs at all */
+        out->cpus.nr = 0;
+    return 0;
+}
+
 /* ---- the whole ---- */
 
 /* The kernel pins RAM for its devices; a server does not. */
@@ -81,10 +162,18 @@ static bool is_pinned(const struct options *o)
     return false;
 }
 
-int placement_memory(const struct options *o, struct mem_backing *out)
+int placement_find(const struct options *o, struct placement *out)
 {
-    *out = (struct mem_backing){.huge = o->hugepages, .populate = is_pinned(o)};
-    if (out->huge == HUGEPAGES_DEFAULT)
-        out->huge = default_huge();
-    return out->huge ? check_huge(o->memory, out) : 0;
+    struct mem_backing *m = &out->memory;
+    *m = (struct mem_backing){.huge = o->hugepages, .populate = is_pinned(o)};
+    out->cpus.nr = 0;
+    int err = place_on_node(o, out);
+    if (err)
+        return err;
+    out->pin = o->pin.nr;
+    if (out->pin)
+        out->cpus = o->pin;
+    if (m->huge == HUGEPAGES_DEFAULT)
+        m->huge = default_huge();
+    return m->huge ? check_huge(o->memory, m) : 0;
 }

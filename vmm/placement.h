@@ -1,12 +1,20 @@
 /*
- * placement.h: where guest RAM and vCPUs are on the host, by --hugepages, --numa and the
+ * placement.h: where guest RAM and vCPUs are on the host, by --hugepages, --numa, pin= and the
  * devices. Main thread, before RAM is taken.
  */
 #pragma once
 
-struct mem_backing;
+#include "vmm/cpu_list.h"
+#include "vmm/mem.h"
+
 struct options;
 
-/* What RAM will be made of. Huge pages are counted first, so that too few are told with how
- * many are missing and how they are reserved. Logs its own errors. */
-int placement_memory(const struct options *options, struct mem_backing *out);
+struct placement {
+    struct mem_backing memory;
+    struct cpu_list cpus; /* for the vCPUs' threads; none: any */
+    bool pin;             /* vCPU n has the nth of them, and no other */
+};
+
+/* Huge pages are counted here, so that too few are told with how many are missing and how they
+ * are reserved. Logs its own errors. */
+int placement_find(const struct options *options, struct placement *out);

@@ -30,6 +30,7 @@
 #include <unistd.h>
 
 #include "vmm/bus.h"
+#include "vmm/cpu_list.h"
 #include "vmm/kvm.h"
 #include "vmm/log.h"
 #include "vmm/uapi.h"
@@ -356,6 +357,25 @@ static void on_kick(int signo)
     (void)signo; /* that it came is all */
 }
 
+/* A node is a wish: what this process may use comes first. A CPU for each vCPU is an order. */
+static int place(const struct vcpu *v)
+{
+    const struct vcpus_config *config = &v->all->config;
+    const struct cpu_list *list = config->host_cpus;
+    if (!list || !list->nr)
+        return 0;
+    int err = cpu_list_bind(list, config->pin ? (int)v->index : -1, v->thread);
+    if (err && config->pin)
+        log_error(
+            v->name,
+            "cannot run on the host's CPU %u: %s; give CPUs that are online and that this "
+            "process may use (taskset -cp $$ shows them)",
+            list->cpu[v->index], strerror(-err));
+    else if (err && v->index == 0)
+        log_warn("--numa", "cannot run the vCPUs on the node's CPUs: %s", strerror(-err));
+    return config->pin ? err : 0;
+}
+
 /* The threads get no signal but the kick; all others are the main thread's. */
 int vcpus_start(struct vcpus *vcpus)
 {
@@ -372,13 +392,15 @@ int vcpus_start(struct vcpus *vcpus)
         pthread_mutex_lock(&vcpus->lock);
         v->started = !err;
         pthread_mutex_unlock(&vcpus->lock);
+        if (err)
+            log_error(NULL,
+                      "cannot start the vCPUs' threads: %s; give fewer --cpus, or raise the "
+                      "limit (ulimit -u)",
+                      strerror(-err));
+        else
+            err = place(v); /* it waits to be resumed */
     }
     pthread_sigmask(SIG_SETMASK, &old, NULL);
-    if (err)
-        log_error(NULL,
-                  "cannot start the vCPUs' threads: %s; give fewer --cpus, or raise the "
-                  "limit (ulimit -u)",
-                  strerror(-err));
     return err;
 }
 

@@ -16,6 +16,7 @@ struct kvm;
 struct bus;
 struct mem;
 struct boot_entry;
+struct cpu_list;
 struct vcpus;
 
 enum vcpu_event {
@@ -38,6 +39,10 @@ struct vcpus_config {
     struct cpuid_policy cpuid; /* tsc_khz and tsc_deadline are filled in from KVM */
     struct bus *pio;
     struct bus *mmio;
+    /* Where the threads run: PIN: each vCPU on its own of these, the first on the first; else
+     * all on any of them. An empty list or NULL: anywhere. */
+    const struct cpu_list *host_cpus;
+    bool pin;
     const struct mem *mem; /* for the instruction bytes of a report; may be NULL */
     void *opaque;
     /* From a vCPU thread, which stays stopped afterwards until vcpus_load() and vcpus_resume().

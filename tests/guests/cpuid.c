@@ -5,11 +5,11 @@
  * By default nothing may tell that there is a hypervisor: its bit is clear, its leaves answer
  * as they do on bare metal, KVM's own MSRs do not exist. The word `kvm` expects KVM's signature
  * instead, `vendor=TEXT` that one. The topology must agree with the APIC id on every processor:
- * one socket, one thread a core.
+ * one socket, one thread a core, or what `sockets=S threads=T` say.
  */
 #include "lib.h"
 
-static unsigned cpus;
+static unsigned cpus, threads, package; /* in all, in a core, in a socket */
 
 static struct {
     unsigned apic_id;
@@ -80,25 +80,33 @@ static unsigned pow2_up(unsigned n)
     return p;
 }
 
+/* Of the APIC ids of a socket. */
+static unsigned room(void)
+{
+    return pow2_up(package / threads) * pow2_up(threads);
+}
+
 /* Leaves 0xB and 0x1F: threads, then cores, then nothing; the x2APIC id in each. */
 static bool extended_topology(uint32_t leaf, unsigned id)
 {
     struct cpuid thread = cpuid(leaf, 0), core = cpuid(leaf, 1), end = cpuid(leaf, 2);
 
     return thread.edx == id && core.edx == id && end.edx == id &&
-           (thread.ecx & 0xffff) == 0x100 && (thread.eax & 0x1f) == 0 && thread.ebx == 1 &&
-           (core.ecx & 0xffff) == 0x201 && core.ebx == cpus &&
-           1u << (core.eax & 0x1f) >= cpus && (end.ecx & 0xff00) == 0;
+           (thread.ecx & 0xffff) == 0x100 && 1u << (thread.eax & 0x1f) == pow2_up(threads) &&
+           thread.ebx == threads && (core.ecx & 0xffff) == 0x201 && core.ebx == package &&
+           1u << (core.eax & 0x1f) == room() && (end.ecx & 0xff00) == 0;
 }
 
-/* No cache is shared by more processors than there are. */
+/* A core's threads share its caches, a socket's processors the third level. */
 static bool caches(void)
 {
     for (unsigned i = 0; i < 16; i++) {
         struct cpuid c = cpuid(4, i);
         if (!(c.eax & 0x1f))
             return i > 0;
-        if ((c.eax >> 26) + 1 > pow2_up(cpus) || (c.eax >> 14 & 0xfff) + 1 > pow2_up(cpus))
+        unsigned sharing = (c.eax >> 5 & 7) >= 3 ? room() : pow2_up(threads);
+        if ((c.eax >> 26) + 1 != pow2_up(package / threads) ||
+            (c.eax >> 14 & 0xfff) + 1 != sharing)
             return false;
     }
     return false;
@@ -109,11 +117,12 @@ static bool amd_topology(unsigned id)
     struct cpuid size = cpuid(0x80000008, 0), node = cpuid(0x8000001e, 0);
     unsigned bits = size.ecx >> 12 & 0xf;
 
-    if ((size.ecx & 0xff) + 1 != cpus || (bits && 1u << bits < cpus))
+    if ((size.ecx & 0xff) + 1 != package || 1u << bits != room())
         return false;
     if (!(cpuid(0x80000001, 0).ecx & 1u << 22)) /* TOPOEXT */
         return true;
-    return node.eax == id && (node.ebx & 0xff) == (id & 0xff) && (node.ebx >> 8 & 0xff) == 0;
+    return node.eax == id && (node.ebx & 0xff) == id % room() / pow2_up(threads) &&
+           (node.ebx >> 8 & 0xff) == threads - 1 && (node.ecx & 0xff) == id / room();
 }
 
 static void look(unsigned cpu)
@@ -126,7 +135,7 @@ static void look(unsigned cpu)
 
     topology[cpu].apic_id = id;
     topology[cpu].leaf1 =
-        one.ebx >> 24 == id && (htt || cpus == 1) && (!htt || (one.ebx >> 16 & 0xff) >= cpus);
+        one.ebx >> 24 == id && (package == 1 || (htt && (one.ebx >> 16 & 0xff) == package));
     topology[cpu].leaf4 = !intel || highest < 4 || caches();
     topology[cpu].leafb = highest < 0xb || !cpuid(0xb, 0).ebx || extended_topology(0xb, id);
     topology[cpu].leaf1f = highest < 0x1f || !cpuid(0x1f, 0).ebx || extended_topology(0x1f, id);
@@ -139,6 +148,8 @@ int main(void)
     const char *vendor = arg("vendor");
 
     cpus = cpus_in_madt();
+    threads = (unsigned)arg_number("threads", 1);
+    package = cpus / (unsigned)arg_number("sockets", 1);
     print("processor: highest leaf %x, %u processors\n", cpuid(0, 0).eax, cpus);
     if (arg("kvm"))
         signature("KVMKVMKVM");
@@ -160,6 +171,14 @@ int main(void)
         check(topology[i].leaf1f, "APIC id %u: leaf 0x1F", topology[i].apic_id);
         check(topology[i].amd, "APIC id %u: AMD's leaves", topology[i].apic_id);
     }
+    bool apart = true;
+    for (unsigned i = 0; i < cpus; i++) {
+        for (unsigned j = 0; j < cpus; j++)
+            apart &= i == j || topology[i].apic_id != topology[j].apic_id;
+        apart &= topology[i].apic_id / room() < cpus / package;
+        apart &= topology[i].apic_id % pow2_up(threads) < threads;
+    }
+    check(apart, "APIC ids are of that many sockets and threads");
     unsigned bits = cpuid(0x80000008, 0).eax & 0xff;
     check(bits >= 36 && bits <= 52, "%u bits of physical address", bits);
     finish("cpuid");

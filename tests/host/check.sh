@@ -19,7 +19,7 @@ mkdir -p "$BUILD/results"
 
 # Two halves that take about the same time.
 first=(layout vga boot display tools errors bind huge removal subset kernels)
-second=(nvme disk net ends emulated edu serial cycles p2p realloc group vsock)
+second=(nvme hugepages disk vnet net ends emulated edu serial cycles p2p realloc group vsock)
 # After these, what needs the built kernel or the disk with a Debian (README.md); of what was asked
 # for it is taken out.
 first_built=(iommufd)

@@ -319,6 +319,10 @@ Test(control, the_path)
     snprintf(addr.sun_path, sizeof(addr.sun_path), "%s", path);
     int fd = socket(AF_UNIX, SOCK_STREAM, 0);
     cr_assert_eq(bind(fd, (struct sockaddr *)&addr, sizeof(addr)), 0);
+    cr_assert_eq(listen(fd, 0), 0); /* too busy to take connections: EAGAIN */
+    int waiting = client();
+    cr_expect_eq(control_create(&second, path, loop, command, &runs), -EADDRINUSE);
+    close(waiting);
     close(fd);
     snprintf(link, sizeof(link), "%s/link", dir);
     cr_assert_eq(symlink(path, link), 0);

@@ -197,6 +197,49 @@ Test(options, value_that_may_be_left_out)
     cr_expect_eq(parsed.hugepages, 2 * MIB);
 }
 
+Test(options, topology_of_the_cpus)
+{
+    static const struct {
+        char *text;
+        unsigned cpus, sockets, cores, threads;
+    } row[] = {
+        {"1", 1, 1, 1, 1},
+        {"6", 6, 1, 6, 1},
+        {"12,threads=2", 12, 1, 6, 2},
+        {"12,sockets=2,threads=2", 12, 2, 3, 2},
+        {"12,sockets=3", 12, 3, 4, 1},
+        {"12,cores=4", 12, 3, 4, 1},
+        {"12,cores=3,sockets=2", 12, 2, 3, 2},
+        {"12,cores=3,threads=2", 12, 2, 3, 2},
+        {"12,sockets=2,cores=3,threads=2", 12, 2, 3, 2},
+    };
+    cr_assert_eq(PARSE("k"), OPTIONS_RUN);
+    cr_expect(parsed.topology.sockets == 1 && topology_cpus(&parsed.topology) == 1);
+    for (size_t i = 0; i < ARRAY_SIZE(row); i++) {
+        cr_assert_eq(PARSE("-c", row[i].text, "k"), OPTIONS_RUN, "%s", row[i].text);
+        const struct topology *t = &parsed.topology;
+        cr_expect_eq(parsed.cpus, row[i].cpus);
+        cr_expect(t->sockets == row[i].sockets && t->cores == row[i].cores &&
+                      t->threads == row[i].threads,
+                  "%s: %u %u %u", row[i].text, t->sockets, t->cores, t->threads);
+    }
+}
+
+Test(options, places_on_the_host)
+{
+    cr_assert_eq(PARSE("k"), OPTIONS_RUN);
+    cr_expect_eq(parsed.numa, NUMA_NONE);
+    cr_expect_eq(parsed.pin.nr, 0);
+    cr_assert_eq(PARSE("--numa", "auto", "-c", "3,pin=2-3:8,threads=3", "k"), OPTIONS_RUN);
+    cr_expect_eq(parsed.numa, NUMA_AUTO);
+    cr_expect_eq(parsed.pin.nr, 3);
+    cr_expect_eq(parsed.pin.cpu[2], 8);
+    cr_expect_eq(parsed.topology.threads, 3);
+    cr_assert_eq(PARSE("--numa=1", "-c", "2,pin=0-7", "-c", "2", "k"), OPTIONS_RUN);
+    cr_expect_eq(parsed.numa, 1);
+    cr_expect_eq(parsed.pin.nr, 0, "the last one counts");
+}
+
 Test(options, refused)
 {
     static char *const row[][4] = {
@@ -220,6 +263,21 @@ Test(options, refused)
         {"-c", "0", "k"},
         {"-c", "99999999999", "k"},
         {"-c", "2x", "k"},
+        {"-c", "1048577", "k"},
+        {"-c", "4,cores=3", "k"},
+        {"-c", "4,cores=2,sockets=2,threads=2", "k"},
+        {"-c", "4,cores=2,sockets=1,threads=1", "k"},
+        {"-c", "4,cores=8", "k"},
+        {"-c", "4,cores=0", "k"},
+        {"-c", "4,cores=1048576,sockets=1048576,threads=1048576", "k"},
+        {"-c", "4,dies=2", "k"},
+        {"-c", "4,pin=0-2", "k"},
+        {"-c", "4,pin=x", "k"},
+        {"-c", "4,pin=", "k"},
+        {"--numa", "-1", "k"},
+        {"--numa", "near", "k"},
+        {"--numa", "", "k"},
+        {"--numa", "4294967296", "k"},
         {"--cpuid", "xen", "k"},
         {"--cpuid", "vendor=", "k"},
         {"--cpuid", "vendor=ThirteenChars", "k"},

@@ -7,6 +7,7 @@
  * The limit of 20 s on every wait is there to fail instead of to hang; nothing is measured.
  */
 #include <criterion/criterion.h>
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/kvm.h>
@@ -14,6 +15,7 @@
 #include <semaphore.h>
 #include <stdatomic.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
@@ -21,6 +23,7 @@
 #include <unistd.h>
 
 #include "vmm/bus.h"
+#include "vmm/cpu_list.h"
 #include "vmm/entry.h"
 #include "vmm/kvm.h"
 #include "vmm/layout.h"
@@ -193,6 +196,9 @@ static struct vm {
     struct kvm *kvm;
     struct bus pio, mmio;
     struct vcpus *vcpus;
+    struct cpu_list host_cpus; /* for make() */
+    bool pin;
+    int start_error;
     struct boot_entry entry;
     sem_t done, stopped, event;
 
@@ -360,6 +366,8 @@ static void make(unsigned cpus, enum cpuid_signature signature, enum entry_mode 
         .pio = &vm.pio,
         .mmio = &vm.mmio,
         .mem = &vm.mem,
+        .host_cpus = &vm.host_cpus,
+        .pin = vm.pin,
         .event = on_event,
         .fault = on_fault,
     };
@@ -383,7 +391,8 @@ static void make(unsigned cpus, enum cpuid_signature signature, enum entry_mode 
         .data_selector = 0x18,
     };
     cr_assert_eq(vcpus_load(vm.vcpus, &vm.entry), 0);
-    cr_assert_eq(vcpus_start(vm.vcpus), 0);
+    vm.start_error = vcpus_start(vm.vcpus);
+    cr_assert(!vm.start_error || vm.pin);
 }
 
 static void run_to_done(void)
@@ -606,6 +615,116 @@ Test(vcpu, stop_and_resume_goes_on_behind_the_access)
     expect_told(1, 0x3344, 2);
 }
 
+/* ---- where the threads run ---- */
+
+/* Standard error goes to a file while FN runs; its text comes back. */
+static const char *stderr_of(void (*fn)(void))
+{
+    static char text[8192];
+    int file = memfd_create("stderr", MFD_CLOEXEC), saved = dup(STDERR_FILENO);
+    dup2(file, STDERR_FILENO);
+    fn();
+    dup2(saved, STDERR_FILENO);
+    ssize_t n = pread(file, text, sizeof(text) - 1, 0);
+    text[MAX(n, 0)] = 0;
+    close(file);
+    close(saved);
+    return text;
+}
+
+/* The one CPU that the thread NAME may use; -1: none or several. */
+static int cpu_of(const char *name)
+{
+    struct dirent **entry;
+    int cpu = -1, nr = scandir("/proc/self/task", &entry, NULL, NULL);
+    cr_assert_gt(nr, 0);
+    for (int i = 0; i < nr; i++) {
+        char path[300], comm[32] = "";
+        cpu_set_t set;
+        snprintf(path, sizeof(path), "/proc/self/task/%s/comm", entry[i]->d_name);
+        FILE *f = fopen(path, "re");
+        if (f && fgets(comm, sizeof(comm), f) && !strncmp(comm, name, strlen(name)) &&
+            !sched_getaffinity(atoi(entry[i]->d_name), sizeof(set), &set) &&
+            CPU_COUNT(&set) == 1) {
+            for (cpu = 0; !CPU_ISSET(cpu, &set);)
+                cpu++;
+        }
+        if (f)
+            fclose(f);
+        free(entry[i]);
+    }
+    free(entry);
+    return cpu;
+}
+
+/* This process's first and last CPU, which may be one. */
+static void two_cpus(uint16_t *first, uint16_t *last)
+{
+    cpu_set_t set;
+    cr_assert_eq(sched_getaffinity(0, sizeof(set), &set), 0);
+    for (uint16_t i = CPU_SETSIZE; i-- > 0;) {
+        if (CPU_ISSET(i, &set)) {
+            *last = CPU_COUNT(&set) > 1 && *last ? *last : i;
+            *first = i;
+        }
+    }
+}
+
+Test(vcpu, a_cpu_of_the_host_for_each)
+{
+    uint16_t first = 0, last = 0;
+    two_cpus(&first, &last);
+    vm.pin = true;
+    vm.host_cpus = (struct cpu_list){.nr = 3, .cpu = {last, first, first}};
+    PLACE(CODE, smp);
+    PLACE(0x9000, smp_second);
+    make(2, CPUID_HIDDEN, ENTRY_PROTECTED);
+    run_to_done();
+    vcpus_resume(vm.vcpus); /* so that they have their names */
+    cr_expect_eq(cpu_of("vcpu0"), last);
+    cr_expect_eq(cpu_of("vcpu1"), first);
+}
+
+Test(vcpu, all_on_the_cpus_of_a_node)
+{
+    uint16_t first = 0, last = 0;
+    two_cpus(&first, &last);
+    vm.host_cpus = (struct cpu_list){.nr = 1, .cpu = {last}};
+    PLACE(CODE, smp);
+    PLACE(0x9000, smp_second);
+    make(2, CPUID_HIDDEN, ENTRY_PROTECTED);
+    run_to_done();
+    cr_expect_eq(cpu_of("vcpu0"), last);
+    cr_expect_eq(cpu_of("vcpu1"), last);
+}
+
+static void make_two(void)
+{
+    make(2, CPUID_HIDDEN, ENTRY_REAL);
+}
+
+/* An order that cannot be carried out is an error; a node that cannot be had is not. */
+Test(vcpu, cpus_that_are_not_there)
+{
+    PLACE(CODE, real);
+    vm.pin = true;
+    vm.host_cpus = (struct cpu_list){.nr = 2, .cpu = {8191, 8191}};
+    const char *text = stderr_of(make_two);
+    cr_expect_eq(vm.start_error, -EINVAL);
+    cr_expect_str_eq(text,
+                     "minivmm: vcpu0: cannot run on the host's CPU 8191: Invalid argument; "
+                     "give CPUs that are online and that this process may use (taskset "
+                     "-cp $$ shows them)\n");
+    vcpus_destroy(vm.vcpus);
+    kvm_destroy(vm.kvm);
+    vm.pin = false;
+    text = stderr_of(make_two);
+    cr_expect_eq(vm.start_error, 0);
+    cr_expect_str_eq(text, "minivmm: --numa: cannot run the vCPUs on the node's CPUs: Invalid "
+                           "argument\n");
+    run_to_done();
+}
+
 /* ---- reset ---- */
 
 Test(vcpu, reset_leaves_nothing_of_the_boot_before)
@@ -824,21 +943,6 @@ Test(vcpu, timer_comes_by_pin_2_of_the_ioapic)
 }
 
 /* ---- what ends it ---- */
-
-/* Standard error goes to a file while FN runs; its text comes back. */
-static const char *stderr_of(void (*fn)(void))
-{
-    static char text[8192];
-    int file = memfd_create("stderr", MFD_CLOEXEC), saved = dup(STDERR_FILENO);
-    dup2(file, STDERR_FILENO);
-    fn();
-    dup2(saved, STDERR_FILENO);
-    ssize_t n = pread(file, text, sizeof(text) - 1, 0);
-    text[MAX(n, 0)] = 0;
-    close(file);
-    close(saved);
-    return text;
-}
 
 static void crash_once(void)
 {
