@@ -3,7 +3,9 @@
  *
  * virtiofsd (QEMU's in C, and its successor in Rust, which takes the same options) wants to be
  * root, to change its root directory into the shared one. An ordinary user is root in a user
- * namespace that knows nobody else (unshare(1)): what the guest's root makes is the user's.
+ * namespace (unshare(1)): what the guest's root makes is the user's. It also wants to leave the
+ * user's other groups, which the kernel allows only where newgidmap(1) made the namespace: then
+ * it also knows the users that /etc/subuid gives to this one.
  *
  * It is handed a socket that listens, and accepts one connection, which must be ours: the
  * socket's name is in a directory that nobody else can enter, and gone before it starts.
@@ -59,7 +61,9 @@ static int start_server(struct spawn *server, const char *dir, int listener)
 {
     static const char fd_option[] = "--fd=" SPAWN_FD_TEXT;
     char path[PATH_MAX], source[PATH_MAX + 8];
-    const char *const argv[] = {"unshare", "-r", "--", path, fd_option, "-o", source, NULL};
+    const char *const argv[] = {
+        "unshare", "-r", getgroups(0, NULL) > 0 ? "--map-auto" : "--", path, fd_option, "-o",
+        source,    NULL};
     int err = spawn_find("virtiofsd", INSTALL, path, sizeof(path));
     if (err)
         return err;

@@ -7,6 +7,7 @@
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <grp.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -101,18 +102,31 @@ Test(share, starts_the_server)
     expect_called(wanted);
 }
 
-/* Who is not root, becomes it in a namespace. */
-Test(share, as_a_user)
+/* Who is not root, becomes it in a namespace; who has more groups, with newgidmap's help. */
+static void as_a_user(size_t groups)
 {
+    static const gid_t group[1] = {20};
     char wanted[PATH_MAX];
     if (geteuid() == 0) {
+        cr_assert_eq(setgroups(groups, group), 0);
         cr_assert_eq(chown(dir, 1000, 1000), 0);
         cr_assert_eq(seteuid(1000), 0);
     }
     script("virtiofsd", "exit 1");
     script("unshare", "cd \"${0%/*}\"; echo \"$*\" >called");
-    snprintf(wanted, sizeof(wanted), "-r -- %s/virtiofsd --fd=3 -o source=%s\n", dir, dir);
+    const char *how = getgroups(0, NULL) > 0 ? "--map-auto" : "--";
+    snprintf(wanted, sizeof(wanted), "-r %s %s/virtiofsd --fd=3 -o source=%s\n", how, dir, dir);
     expect_called(wanted);
+}
+
+Test(share, as_a_user)
+{
+    as_a_user(0);
+}
+
+Test(share, as_a_user_with_groups)
+{
+    as_a_user(1);
 }
 
 static int listen_at(const char *path)
