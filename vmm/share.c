@@ -58,12 +58,14 @@ static int make_sockets(int *listener)
 static int start_server(struct spawn *server, const char *dir, int listener)
 {
     static const char fd_option[] = "--fd=" SPAWN_FD_TEXT;
-    char path[PATH_MAX], source[PATH_MAX + 8];
+    char path[PATH_MAX], whole[PATH_MAX], source[PATH_MAX + 8];
     const char *const argv[] = {"unshare", "-r", "--", path, fd_option, "-o", source, NULL};
     int err = spawn_find("virtiofsd", INSTALL, path, sizeof(path));
     if (err)
         return err;
-    snprintf(source, sizeof(source), "source=%s", dir);
+    if (!realpath(dir, whole)) /* QEMU's virtiofsd goes to / before it looks for it */
+        return -errno;
+    snprintf(source, sizeof(source), "source=%s", whole);
     return spawn_start(server, geteuid() ? argv : argv + 3, listener, INSTALL);
 }
 
