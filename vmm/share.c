@@ -42,8 +42,11 @@ static int connect_to(const struct sockaddr_un *addr)
 static int make_sockets(int *listener)
 {
     struct sockaddr_un addr = {.sun_family = AF_UNIX};
-    char dir[] = "/tmp/minivmm-XXXXXX";
-    int fd = -1;
+    const char *tmp = getenv("TMPDIR");
+    char dir[sizeof(addr.sun_path) - sizeof("/fs")];
+    int fd = snprintf(dir, sizeof(dir), "%s/minivmm-XXXXXX", tmp ? tmp : "/tmp");
+    if (fd >= (int)sizeof(dir))
+        return -ENAMETOOLONG;
     *listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (*listener < 0 || !mkdtemp(dir))
         return -errno;
@@ -73,14 +76,15 @@ static int start_server(struct spawn *server, const char *dir, int listener)
 
 static int start(struct spawn *server, const char *dir)
 {
+    char whole[PATH_MAX]; /* QEMU's virtiofsd goes to / before it looks for it */
     struct stat st;
     int listener = -1;
-    if (stat(dir, &st) || !S_ISDIR(st.st_mode)) {
+    if (!realpath(dir, whole) || stat(whole, &st) || !S_ISDIR(st.st_mode)) {
         log_error(dir, "cannot share: no such directory; give DIR:TAG with one that there is");
         return -ENOTDIR;
     }
     int fd = make_sockets(&listener);
-    int err = fd < 0 ? fd : start_server(server, dir, listener);
+    int err = fd < 0 ? fd : start_server(server, whole, listener);
     if (fd < 0)
         log_error(dir, "cannot make a socket for its server: %s", strerror(-err));
     if (listener >= 0)

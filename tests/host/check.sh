@@ -25,7 +25,8 @@ second=(nvme hugepages disk vnet net ends emulated edu serial cycles p2p realloc
 first_built=(iommufd)
 second_built=(mdev sriov)
 first_debian=(debian share)
-[ -z "${LONG:-}" ] || second+=(reboots) # make check-long
+limit=1800
+[ -z "${LONG:-}" ] || { second+=(reboots) && limit=5400; } # make check-long
 if [ $# -gt 0 ]; then
     all_built=" ${first_built[*]} ${second_built[*]} " all_debian=" ${first_debian[*]} "
     first=() second=() first_built=() second_built=() first_debian=()
@@ -40,8 +41,9 @@ fi
 
 # What that needs is made before any software host runs; where it cannot be, its scenarios are
 # skipped, and say why.
-# shellcheck disable=SC2034 # other_lane looks at them by name
+# What this leaves in built and debian, other_lane looks at by name.
 built='' debian=''
+# shellcheck disable=SC2034
 if [ ${#first_built[@]} -gt 0 ] || [ ${#second_built[@]} -gt 0 ]; then
     if "$HOST_DIR/built.sh" 2>&1 >/dev/null | tee "$BUILD/results/built.txt" >&2; then
         built=1
@@ -49,6 +51,7 @@ if [ ${#first_built[@]} -gt 0 ] || [ ${#second_built[@]} -gt 0 ]; then
     fi
 fi
 
+# shellcheck disable=SC2034
 if [ ${#first_debian[@]} -gt 0 ]; then
     if "$HOST_DIR/debian.sh" 2>&1 >/dev/null | tee "$BUILD/results/debian.txt" >&2; then debian=1; fi
 fi
@@ -73,7 +76,7 @@ lane() {
     for try in 1 2; do
         [ $# -gt 0 ] || return 0
         run=$BUILD/host/$name$try status=0
-        "$HOST_DIR/run.sh" -f "$flavour" -t "${HOST_LIMIT:-1800}" "$name$try" "$@" 2>&1 | sed -n -E -u \
+        "$HOST_DIR/run.sh" -f "$flavour" -t "${HOST_LIMIT:-$limit}" "$name$try" "$@" 2>&1 | sed -n -E -u \
             -e '/^NOTE/d' -e 's/^(PASS|FAIL|SKIP) /\1 host\//' -e p
         status=${PIPESTATUS[0]}
         [ "$status" -eq 3 ] && [ $try = 1 ] || break

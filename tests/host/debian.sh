@@ -65,7 +65,7 @@ make_disk() { # in $tmp, as root
     printf '\x80\x00\x00\x00\x83\x00\x00\x00\x00\x08\x00\x00\x00\x00\x20\x00' | put 446
     printf '\x55\xaa' | put 510
 
-    copy_program "$helpers" "$out" /usr/bin/passt /usr/bin/ssh /sbin/e2fsck \
+    copy_program "$helpers" "$out" /usr/bin/{passt,ssh,setpriv} /sbin/e2fsck \
         "$(cd "$helpers" && find . -path '*/virtiofsd' -type f | sed 's/^\.//;q')"
     mke2fs -q -t ext4 -L host -d "$out" "$tmp/disk.img" 3G
     mkdir "$tmp/done"

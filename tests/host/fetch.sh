@@ -78,7 +78,7 @@ packages_of() {
     source) echo linux-source-6.12 ;;
     qemu) with_libraries qemu-system-x86 qemu-system-data seabios ;;
     # Debian 12 has virtiofsd in a package of QEMU's.
-    helpers) with_libraries passt openssh-client e2fsprogs "$(apt_cache show virtiofsd | sed -n '1s/Package: //p' | grep . || echo qemu-system-common)" ;;
+    helpers) with_libraries passt openssh-client e2fsprogs util-linux "$(apt_cache show virtiofsd | sed -n '1s/Package: //p' | grep . || echo qemu-system-common)" ;;
     *) die "unknown: $1; there are: kernel busybox tools kernels newer firmware helpers source qemu" ;;
     esac
 }

@@ -51,6 +51,7 @@ static void setup(void)
     snprintf(old_path, sizeof(old_path), "%s", getenv("PATH"));
     snprintf(path, sizeof(path), "%s:%s", dir, old_path);
     setenv("PATH", path, 1);
+    setenv("TMPDIR", dir, 1);
     snprintf(share.dir, sizeof(share.dir), "%s", dir);
 }
 

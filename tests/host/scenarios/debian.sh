@@ -1,5 +1,6 @@
-# A guest that people can work in: a Debian on a raw disk (debian.sh). It boots to a login beside the
-# passed-through card; one logs in by ssh through a tap; a signal powers it off; it loses its
+# A guest that people can work in: a Debian on a raw disk (debian.sh) and the two command lines of
+# the README. It boots to a login beside the passed-through card; one logs in by ssh through a tap, and
+# through passt and a shared folder when nothing is root; a signal powers it off; it loses its
 # power while it writes. Its file system is looked at outside each time.
 cd /disk/debian || exit
 ran=0
@@ -49,6 +50,37 @@ power_off
 equal "card: all huge pages are back" 512 "$(awk '/HugePages_Free/ { print $2 }' /proc/meminfo)"
 check "file system is clean" fsck
 echo 0 >/proc/sys/vm/nr_hugepages
+
+# Nothing is root: minivmm, passt, virtiofsd, and nothing may write to the image. passt gives the
+# guest the addresses of the host's card, and leaves by its default route.
+modprobe virtio_net
+for link in /sys/class/net/*; do
+    [ "$(cat "$link/address")" != 52:54:00:00:00:01 ] || link=${link##*/} && break
+done
+ip addr add 10.9.9.1/24 dev "$link"
+ip link set "$link" up
+ip route add default via 10.9.9.254
+chmod 666 /dev/kvm
+mkdir -p /tmp/home/work
+cp /tmp/data /tmp/home/work/from-host
+chown -R user:user /tmp/home
+ln -s $PWD/debian.raw /tmp/home/image.raw
+before=$(stat -c %Y debian.raw)
+# Without any group but its own: Debian 12's virtiofsd gives up where it cannot leave the others.
+minivmm() { cd /tmp/home && exec /usr/bin/setpriv --reuid 1000 --regid 1000 --clear-groups /bin/minivmm "$@"; }
+vm_start user --disk image.raw,ro --net passt,tcp=2222:22 --share ./work:/work --initrd /disk/debian/initrd.img \
+    --cmdline "root=/dev/vda1 ro systemd.volatile=state console=ttyS0" /disk/debian/vmlinuz
+unset -f minivmm
+log_in
+equal "user: minivmm is not root" 1000 "$(awk '/^Uid/ { print $2 }' /proc/$vm_pid/status)"
+check "user: the disk is read-only" in_guest "test \$(cat /sys/block/vda/ro) = 1"
+check "user: the folder can be mounted" in_guest "mount -t virtiofs /work /mnt"
+equal "user: ssh through passt; host's file in the guest" "$sum" \
+    "$(by_ssh 127.0.0.1 2222 'tee /mnt/from-guest </mnt/from-host | md5sum | cut -c1-32' 2>&1 </dev/null)"
+equal "user: guest's file in the host, the user's own" "$sum user" \
+    "$(sum_of /tmp/home/work/from-guest) $(stat -c %U /tmp/home/work/from-guest)"
+power_off
+equal "user: nobody wrote to the image" "$before" "$(stat -c %Y debian.raw)"
 
 # Power cut: each number is printed when it was fsynced, so it must be there afterwards.
 vm_start cut --disk debian.raw --initrd initrd.img --cmdline "root=/dev/vda1 ro console=ttyS0" vmlinuz
