@@ -90,6 +90,22 @@ control_reset() { # it stays paused
         answers quit '{"return":{}}'
     } >"$1.ctl" 2>&1
 }
+holds() { # files and mappings of PID
+    echo "$(ls "/proc/$1/fd" | wc -l) files, $(wc -l <"/proc/$1/maps") mappings"
+}
+control_reboots() { # a hundred in one process leave nothing open
+    local n held
+    {
+        said "$1" ^listening
+        held=$(holds "$(cat "$1.pid")")
+        for n in {2..101}; do
+            answers reset '{"return":{}}'
+            said "$1" ^listening "$n"
+        done
+        [ "$held" = "$(holds "$(cat "$1.pid")")" ] || echo "$held before, $(holds "$(cat "$1.pid")") after"
+        answers quit '{"return":{}}'
+    } >"$1.ctl" 2>&1
+}
 control_reset_ends() {
     { said "$1" ^listening && answers reset '{"return":{}}'; } >"$1.ctl" 2>&1
 }
@@ -235,6 +251,8 @@ input=signal_pidfile also=pidfile_gone \
 control control 0 control_all button
 control control-smp 0 control_all button --cpus 3
 control control-reset 0 control_reset button
+truncate -s 1M "$LOGS/reboots.raw"
+control control-reboots 0 control_reboots button --cpus 2 --disk "$LOGS/reboots.raw"
 control control-reset-ends 6 control_reset_ends button --no-reboot
 control control-unheard 0 control_unheard button-unknown
 control control-signal 0 signal_paused button
