@@ -151,6 +151,8 @@ static void unmap(struct vfio_iommu *iommu, const struct mem *mem, unsigned nr)
 int vfio_dma_map_ram(struct vfio_iommu *iommu, const struct mem *mem)
 {
     int err = check(iommu, mem);
+    if (!err)
+        err = mem_take(mem);
     if (err)
         return err;
     for (unsigned i = 0; i < mem->nr; i++) {

@@ -151,8 +151,9 @@ int mem_init_backed(struct mem *mem, uint64_t size, const struct mem_backing *ba
     madvise(hva, size, MADV_HUGEPAGE); /* best effort */
     if ((err = bind_node(hva, size, backing)))
         goto fail;
-    if ((backing->populate || backing->huge) && (err = mem_populate(mem->fd, hva, size, page)))
+    if (backing->huge && (err = mem_populate(mem->fd, hva, size, page)))
         goto fail;
+    mem->populate = backing->populate && !backing->huge;
     set_regions(mem, hva, size);
     return 0;
 
@@ -164,6 +165,13 @@ fail:
 int mem_init(struct mem *mem, uint64_t size)
 {
     return mem_init_backed(mem, size, &(const struct mem_backing){.huge = 0});
+}
+
+int mem_take(const struct mem *mem)
+{
+    return mem->populate
+               ? mem_populate(mem->fd, mem->region[0].hva, mem->size, LAYOUT_PAGE_SIZE)
+               : 0;
 }
 
 void mem_fini(struct mem *mem)

@@ -25,6 +25,7 @@ struct mem {
     uint64_t size; /* sum of the regions; 0: nothing to undo */
     void *room;    /* the address space that the mapping was aligned in */
     uint64_t room_size;
+    bool populate; /* mem_take() has something to do */
     struct mem_region region[MEM_REGIONS_MAX];
 };
 
@@ -34,7 +35,7 @@ struct mem_backing {
     uint64_t huge; /* bytes of each reserved huge page (hugetlb): 2 MiB or 1 GiB; 0: none */
     bool on_node;  /* of NODE's memory; of huge pages no other is taken */
     unsigned node;
-    bool populate; /* every page now: a device's DMA pins them anyway. Huge ones always are. */
+    bool populate; /* every page before a device's DMA pins it: mem_take(). Huge ones at once */
 };
 
 /* SIZE bytes of zeroed RAM; a positive multiple of the page size, at most what the host could
@@ -42,6 +43,10 @@ struct mem_backing {
 int mem_init(struct mem *mem, uint64_t size);
 int mem_init_backed(struct mem *mem, uint64_t size, const struct mem_backing *backing);
 void mem_fini(struct mem *mem); /* also of a zeroed struct */
+
+/* Due before DMA pins RAM, when all that could keep its device out has been looked at. What is
+ * there already costs little. Logs its own error. */
+int mem_take(const struct mem *mem);
 
 /* Host address of [gpa, gpa + len), or NULL when that is not wholly inside one region. */
 void *mem_at(const struct mem *mem, uint64_t gpa, uint64_t len);

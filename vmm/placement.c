@@ -16,6 +16,8 @@
 #include "vmm/passthrough.h"
 #include "vmm/util.h"
 
+#define POPULATE_MIN (2 * GIB)
+
 /* ---- huge pages ---- */
 
 /* The one that the host's kernel was told (default_hugepagesz=), most often 2 MiB. */
@@ -152,10 +154,11 @@ static int place_on_node(const struct options *o, struct placement *out)
 
 /* ---- the whole ---- */
 
-/* The kernel pins RAM for its devices; a server does not. */
+/* The kernel pins RAM for its devices; a server does not. Little RAM is pinned soon enough by
+ * the one thread that does it. */
 static bool is_pinned(const struct options *o)
 {
-    for (unsigned i = 0; i < o->vfios; i++) {
+    for (unsigned i = 0; i < o->vfios && o->memory >= POPULATE_MIN; i++) {
         if (strncmp(o->vfio[i].device, "unix:", 5))
             return true;
     }

@@ -48,6 +48,10 @@ Test(placement, ordinary_pages_are_taken_early_for_the_kernels_devices_only)
     cr_assert_eq(placement_find(&opt, &place), 0);
     cr_expect_not(place.memory.populate);
     add_vfio("42:00.0");
+    opt.memory = 2 * GIB - 4096;
+    cr_assert_eq(placement_find(&opt, &place), 0);
+    cr_expect_not(place.memory.populate);
+    opt.memory = 2 * GIB;
     cr_assert_eq(placement_find(&opt, &place), 0);
     cr_expect(place.memory.populate);
 }

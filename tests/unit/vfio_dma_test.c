@@ -7,6 +7,7 @@
 #include <string.h>
 #include <sys/resource.h>
 
+#include "tests/unit/fake_mem.h"
 #include "tests/unit/fake_vfio_kernel.h"
 #include "vfio/vfio.h"
 #include "vmm/mem.h"
@@ -233,4 +234,20 @@ Test(vfio_dma, enough_memlock_is_not_blamed)
     limit_memlock(mem.size - 1);
     io.fail_at = 2;
     refused(-ENOMEM, "RLIMIT_MEMLOCK");
+}
+
+/* What keeps the device out is found before the time is spent. */
+Test(vfio_dma, pages_are_taken_right_before_they_are_pinned)
+{
+    struct mem ram;
+    cr_assert_eq(mem_init_backed(&ram, 2 * MIB, &(struct mem_backing){.populate = true}), 0);
+    io.avail = 0;
+    cr_expect_eq(vfio_dma_map_ram(&io.iommu, &ram), -ENOSPC);
+    cr_expect_eq(fake_mem.populated, 0);
+    io.avail = 65535;
+    cr_expect_eq(vfio_dma_map_ram(&io.iommu, &ram), 0);
+    cr_expect_eq(fake_mem.populated, 1);
+    cr_expect_eq(io.mapped, 1);
+    vfio_dma_unmap_ram(&io.iommu, &ram);
+    mem_fini(&ram);
 }
