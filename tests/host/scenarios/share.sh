@@ -1,5 +1,6 @@
 # A folder of the host's in the guest: minivmm starts virtiofsd and ends it; one that runs already, and
 # is killed while the guest runs: the guest goes on, and through a reset.
+PATH=$PATH:/usr/libexec:/usr/lib/qemu # where minivmm looks, too
 if ! which virtiofsd >/dev/null; then
     skip "all of it" "there is no virtiofsd in this software host"
     return
