@@ -108,10 +108,11 @@ static int lose(struct vhost_user *vu, const char *why)
     if (vu->lost)
         return -EPIPE;
     vu->lost = true;
-    log_error(dev->name,
-              "cannot go on with the device: its server %s; the guest goes on without; see "
-              "what the server says, and start both anew",
-              why);
+    log_error(
+        dev->name,
+        "cannot go on with the device: its server %s; see what the server says, and start "
+        "both anew",
+        why);
     shutdown(vu->vhost.fd, SHUT_RDWR); /* wakes the loop */
     virtio_break(dev, NULL);
     return -EPIPE;
