@@ -81,7 +81,7 @@ void virtio_break(struct virtio *dev, const char *why)
 
 void virtio_kick(struct virtio *dev)
 {
-    if (dev->ops->kick(dev))
+    if (dev->ops->kick && dev->ops->kick(dev))
         dev->transport_ops->kick_again(dev->transport);
 }
 

@@ -31,7 +31,7 @@ struct virtio;
 /* Called with the lock held. */
 struct virtio_ops {
     /* There may be chains in any queue. Bounded work; true: there is more to do, call again.
-     * The loop's thread. */
+     * The loop's thread. NULL: every queue is served outside. */
     bool (*kick)(struct virtio *dev);
     /* Nothing of the guest's memory is touched any more when this returns. Any thread. */
     void (*reset)(struct virtio *dev);

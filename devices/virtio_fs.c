@@ -32,12 +32,6 @@ static struct virtio_fs *from_virtio(struct virtio *dev)
     return container_of(dev, struct virtio_fs, virtio);
 }
 
-static bool fs_kick(struct virtio *dev)
-{
-    (void)dev;
-    return false;
-}
-
 static void fs_reset(struct virtio *dev)
 {
     vhost_stop(&from_virtio(dev)->server.vhost);
@@ -49,7 +43,6 @@ static void fs_update(struct virtio *dev)
 }
 
 static const struct virtio_ops fs_ops = {
-    .kick = fs_kick,
     .reset = fs_reset,
     .update = fs_update,
 };

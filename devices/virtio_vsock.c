@@ -29,12 +29,6 @@ static struct virtio_vsock *from_virtio(struct virtio *dev)
     return container_of(dev, struct virtio_vsock, virtio);
 }
 
-static bool vsock_kick(struct virtio *dev)
-{
-    (void)dev;
-    return false;
-}
-
 static void vsock_reset(struct virtio *dev)
 {
     vhost_stop(&from_virtio(dev)->vhost);
@@ -46,7 +40,6 @@ static void vsock_update(struct virtio *dev)
 }
 
 static const struct virtio_ops vsock_ops = {
-    .kick = vsock_kick,
     .reset = vsock_reset,
     .update = vsock_update,
 };

@@ -6,7 +6,6 @@
 #include <errno.h>
 #include <stdio.h>
 #include <sys/socket.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include "devices/net_port.h"
@@ -44,20 +43,11 @@ static int start_passt(const struct option_net *o, struct spawn *passt)
 
 static int connect_passt(const char *path)
 {
-    struct sockaddr_un addr = {.sun_family = AF_UNIX};
-    int n = snprintf(addr.sun_path, sizeof(addr.sun_path), "%s", path);
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    int err = fd < 0                                                ? -errno
-              : n < 0 || (size_t)n >= sizeof(addr.sun_path)         ? -ENAMETOOLONG
-              : connect(fd, (struct sockaddr *)&addr, sizeof(addr)) ? -errno
-                                                                    : 0;
-    if (!err)
-        return fd;
-    if (fd >= 0)
-        close(fd);
-    log_error(path, "cannot connect to passt: %s; start it: passt -f --socket %s",
-              strerror(-err), path);
-    return err;
+    int fd = spawn_connect(path, SOCK_NONBLOCK);
+    if (fd < 0)
+        log_error(path, "cannot connect to passt: %s; start it: passt -f --socket %s",
+                  strerror(-fd), path);
+    return fd;
 }
 
 int net_open(struct net_port **out, const struct option_net *o, struct spawn *passt)

@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "devices/virtio.h"
 #include "devices/virtio_blk.h"
 #include "devices/virtio_fs.h"
 #include "devices/virtio_net.h"
@@ -29,6 +30,7 @@
 #define CLASS_COMMUNICATION 0x07800000
 #define CLASS_OTHER         0x00ff0000
 
+/* Logs its own error. */
 static int plug(struct paravirt *p, const struct paravirt_config *config, struct virtio *dev,
                 uint32_t class_rev)
 {
@@ -42,6 +44,8 @@ static int plug(struct paravirt *p, const struct paravirt_config *config, struct
     };
     int err = virtio_pci_create(&p->slot[p->nr], dev, &wiring);
     p->nr += !err;
+    if (err)
+        log_error(dev->name, "cannot put device on the guest's bus: %s", strerror(-err));
     return err;
 }
 
@@ -69,10 +73,7 @@ static int open_disk(struct paravirt *p, const struct paravirt_config *config, u
         log_held(o);
     if (err)
         return err;
-    err = plug(p, config, virtio_blk_device(p->disk[n]), CLASS_STORAGE);
-    if (err)
-        log_error(o->path, "cannot put disk on the guest's bus: %s", strerror(-err));
-    return err;
+    return plug(p, config, virtio_blk_device(p->disk[n]), CLASS_STORAGE);
 }
 
 static int open_net(struct paravirt *p, const struct paravirt_config *config, unsigned n)
@@ -90,10 +91,7 @@ static int open_net(struct paravirt *p, const struct paravirt_config *config, un
         err = virtio_net_create(&p->net[n], &setup);
     if (err)
         return err;
-    err = plug(p, config, virtio_net_device(p->net[n]), CLASS_NETWORK);
-    if (err)
-        log_error(o->where, "cannot put network on the guest's bus: %s", strerror(-err));
-    return err;
+    return plug(p, config, virtio_net_device(p->net[n]), CLASS_NETWORK);
 }
 
 static int open_share(struct paravirt *p, const struct paravirt_config *config, unsigned n)
@@ -103,35 +101,23 @@ static int open_share(struct paravirt *p, const struct paravirt_config *config, 
     if (socket < 0)
         return socket;
     int err = virtio_fs_create(&p->share[n], o->dir, o->tag, socket, config->loop, config->mem);
-    if (err)
-        return err;
-    err = plug(p, config, virtio_fs_device(p->share[n]), CLASS_STORAGE);
-    if (err)
-        log_error(o->dir, "cannot put folder on the guest's bus: %s", strerror(-err));
-    return err;
+    return err ? err : plug(p, config, virtio_fs_device(p->share[n]), CLASS_STORAGE);
 }
 
 static int open_vsock(struct paravirt *p, const struct paravirt_config *config, unsigned n)
 {
     (void)n;
     int err = virtio_vsock_create(&p->vsock, config->opt->vsock_cid, config->loop, config->mem);
-    if (err)
-        return err;
-    err = plug(p, config, virtio_vsock_device(p->vsock), CLASS_COMMUNICATION);
-    if (err)
-        log_error("--vsock", "cannot put device on the guest's bus: %s", strerror(-err));
-    return err;
+    return err ? err : plug(p, config, virtio_vsock_device(p->vsock), CLASS_COMMUNICATION);
 }
 
 static int open_rng(struct paravirt *p, const struct paravirt_config *config, unsigned n)
 {
     (void)n;
     int err = virtio_rng_create(&p->rng, config->mem);
-    if (!err)
-        err = plug(p, config, virtio_rng_device(p->rng), CLASS_OTHER);
     if (err)
         log_error("virtio-rng", "cannot make device: %s", strerror(-err));
-    return err;
+    return err ? err : plug(p, config, virtio_rng_device(p->rng), CLASS_OTHER);
 }
 
 int paravirt_open(struct paravirt *p, const struct paravirt_config *config)

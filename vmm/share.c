@@ -28,16 +28,6 @@
 
 #define INSTALL "install virtiofsd (Debian 12: qemu-system-common)"
 
-static int connect_to(const struct sockaddr_un *addr)
-{
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (fd < 0 || connect(fd, (const struct sockaddr *)addr, sizeof(*addr)) == 0)
-        return fd < 0 ? -errno : fd;
-    int err = -errno;
-    close(fd);
-    return err;
-}
-
 /* Returns our end. */
 static int make_sockets(int *listener)
 {
@@ -54,7 +44,7 @@ static int make_sockets(int *listener)
     if (bind(*listener, (const struct sockaddr *)&addr, sizeof(addr)) || listen(*listener, 1))
         fd = -errno;
     else
-        fd = connect_to(&addr);
+        fd = spawn_connect(addr.sun_path, 0);
     unlink(addr.sun_path);
     rmdir(dir);
     return fd;
@@ -97,12 +87,10 @@ static int start(struct spawn *server, const char *dir)
 int share_connect(struct spawn *server, const struct option_share *share)
 {
     static const char prefix[] = "unix:";
-    struct sockaddr_un addr = {.sun_family = AF_UNIX};
     if (strncmp(share->dir, prefix, strlen(prefix)) != 0)
         return start(server, share->dir);
     const char *path = share->dir + strlen(prefix);
-    int n = snprintf(addr.sun_path, sizeof(addr.sun_path), "%s", path);
-    int fd = n < (int)sizeof(addr.sun_path) ? connect_to(&addr) : -ENAMETOOLONG;
+    int fd = spawn_connect(path, 0);
     if (fd < 0)
         log_error(share->dir, "cannot connect: %s; start virtiofsd first (--socket-path=%s)",
                   strerror(-fd), path);

@@ -17,6 +17,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -104,6 +106,22 @@ int spawn_start(struct spawn *s, const char *const *argv, int fd, const char *in
     if (err)
         log_error(path, "cannot start program: %s; run it by hand to see why", strerror(err));
     return -err;
+}
+
+int spawn_connect(const char *path, int flags)
+{
+    struct sockaddr_un addr = {.sun_family = AF_UNIX};
+    int n = snprintf(addr.sun_path, sizeof(addr.sun_path), "%s", path);
+    if (n < 0 || (size_t)n >= sizeof(addr.sun_path))
+        return -ENAMETOOLONG;
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | flags, 0);
+    if (fd < 0)
+        return -errno;
+    if (connect(fd, (const struct sockaddr *)&addr, sizeof(addr)) == 0)
+        return fd;
+    int err = -errno;
+    close(fd);
+    return err;
 }
 
 /* The process is a zombie then: its number is still its own, and its group's. */
