@@ -408,10 +408,7 @@ uint64_t passthrough_dma_end(const struct passthrough *p)
 
 uint64_t passthrough_dma_bytes(const struct passthrough *p)
 {
-    uint64_t ram = 0;
-    for (unsigned i = 0; i < p->config.mem->nr; i++)
-        ram += p->config.mem->region[i].size;
-    return p->iommus * ram + vfio_p2p_bytes(p->p2p);
+    return p->iommus * p->config.mem->size + vfio_p2p_bytes(p->p2p);
 }
 
 void passthrough_describe(const struct passthrough *p)
