@@ -185,7 +185,7 @@ vm_wait() {
         tick
         if [ "$now" -ge "$until" ] || ! vm_runs; then
             [ "$(grep -c -a -e "$1" "$vm_out")" -lt "$count" ] || return 0
-            echo "guest $vm: no '$1' (wanted $count times); last lines: $(tail -n 3 "$vm_out" | tr -d '\r') $(tail -n 2 "$vm_err")"
+            echo "guest $vm: no '$1' (wanted $count times); last: $(vm_last)"
             return 1
         fi
         pause
@@ -231,6 +231,8 @@ draws() {
     check "$1" ask picture "$(echo "$1" | tr ' ' '-')" screen ${drawn#@@ DRAWN }
 }
 
+vm_last() { echo "$(tail -n 2 "$vm_out" | tr -d '\r' | tr '\n' ' ') $(tail -n 2 "$vm_err")"; }
+
 # vm_results: the guest's own PASS and FAIL lines become results of the scenario. A kernel
 # that panics reboots, and the second time all may be well: that is a failure, too, but where
 # the scenario asked for it (panics=yes).
@@ -239,7 +241,7 @@ vm_results() {
     oops=$(grep -a -m 1 -E 'Kernel panic|BUG:|Oops|Call Trace' "$vm_out" | tr -d '\r')
     [ -z "$oops" ] || [ "$panics" ] || fail "$vm: the kernel is well" "$oops"
     tr -d '\r' <"$vm_out" | sed -n 's/.*@@ \(PASS\|FAIL\|SKIP\) /\1 /p' >/tmp/results
-    [ -s /tmp/results ] || fail "$vm: the guest reports" "it said nothing; last: $(tail -n 2 "$vm_out" | tr -d '\r' | tr '\n' ' ') $(tail -n 2 "$vm_err")"
+    [ -s /tmp/results ] || fail "$vm: the guest reports" "it said nothing; last: $(vm_last)"
     while read -r what text; do report "$what $scenario: $vm: $text"; done </tmp/results
 }
 
@@ -250,7 +252,11 @@ vm_run() {
     vm_start "$name" "$@"
     vm_end "$limit"
     vm_results
-    equal "$name: exit status" "$want" "$status"
+    if [ "$status" = "$want" ]; then
+        pass "$name: exit status"
+    else
+        fail "$name: exit status" "wanted $want, got $status; last: $(vm_last)"
+    fi
 }
 
 # tiny NAME SECONDS GUEST ARGUMENT...: one of tests/guests, which says by its status (the
