@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # style.sh: what the compilers do not check: every header stands alone, includes go down the
-# layers, KVM and VFIO calls stay in their files, the README names things that exist.
+# layers, KVM and VFIO calls stay in their files, the README names things that exist, and every file.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
@@ -48,6 +48,14 @@ tour() {
     done
 }
 
+# Every source file is in the map: the README, or the guide of its folder.
+map() {
+    local f
+    for f in vmm/*.c vfio/*.c devices/*.c boot/*.c; do
+        grep -qsE "(^|[^a-z0-9_])${f##*/}" README.md "${f%/*}/README.md" || echo "$f"
+    done
+}
+
 # Every option of the program is in its help, its man page and the README.
 options() {
     local o page
@@ -62,4 +70,5 @@ verdict headers-alone "$(headers)"
 verdict include-layers "$(includes)"
 verdict ioctl-places "$(ioctls)"
 verdict readme-tour "$(tour)"
+verdict readme-map "$(map)"
 verdict options-documented "$(options)"
