@@ -283,13 +283,14 @@ static unsigned ask(const struct question *q, size_t nr, const char *path)
     return missing;
 }
 
-int host_check(const struct host_args *args)
+int host_check(const struct host_devices *named, bool unused)
 {
+    (void)unused;
     printf("this machine\n");
     unsigned missing = ask(of_machine, ARRAY_SIZE(of_machine), NULL);
-    for (unsigned i = 0; i < args->nr; i++) {
-        printf("%s\n", vfio_sysfs_name(args->device[i].text));
-        missing += ask(of_device, ARRAY_SIZE(of_device), args->device[i].text);
+    for (unsigned i = 0; i < named->nr; i++) {
+        printf("%s\n", vfio_sysfs_name(named->at[i].text));
+        missing += ask(of_device, ARRAY_SIZE(of_device), named->at[i].text);
     }
     if (missing)
         printf("not ready: %u to mend\n", missing);

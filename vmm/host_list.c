@@ -314,22 +314,22 @@ static int add_bus(struct list *l, const char *dir, bool (*wanted)(const char *p
     return err;
 }
 
-int host_list(const struct host_args *args)
+int host_list(const struct host_devices *named, bool json)
 {
     char *ids = load_ids();
     struct list l = {.ids = ids};
     int err = 0;
-    for (unsigned i = 0; i < args->nr && !err; i++)
-        err = add_row(&l, args->device[i].text);
-    if (!args->nr)
+    for (unsigned i = 0; i < named->nr && !err; i++)
+        err = add_row(&l, named->at[i].text);
+    if (!named->nr)
         err = add_bus(&l, "/sys/bus/pci/devices", NULL);
-    if (!args->nr && !err)
+    if (!named->nr && !err)
         err = add_bus(&l, "/sys/bus/platform/devices", is_isolated);
-    if (!args->nr && !err)
+    if (!named->nr && !err)
         err = add_bus(&l, "/sys/class/mdev_bus", is_not_pci);
     if (err)
         log_error("host list", "cannot list devices: %s; free some memory", strerror(-err));
-    else if (args->json)
+    else if (json)
         print_json(l.row, l.rows);
     else
         print_table(l.row, l.rows);

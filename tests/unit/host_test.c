@@ -186,6 +186,8 @@ Test(host, command_line)
     cr_expect_eq(host("bind unix:/x"), 4);
     cr_expect_eq(host("bind mdev:a/b"), 4);
     cr_expect_eq(fake_log_lines(fake_log(), "cannot"), 3);
+    cr_expect_eq(host_main(3, (char *const[]){"host", "check", ""}), 4, "an empty variable");
+    cr_expect_eq(fake_log_lines(fake_log(), "cannot"), 1);
     cr_expect_str_eq(writes, "");
 }
 
