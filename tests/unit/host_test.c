@@ -265,19 +265,15 @@ Test(host, list_has_parents_of_mediated_devices_that_are_on_no_bus)
     fake_file("/sys/class/mdev_bus/0000:42:00.0/mdev_supported_types/nvidia-18", NULL);
     fake_link("/sys/class/mdev_bus/0000:42:00.0/subsystem", "../../bus/pci");
     cr_expect_eq(host("list"), 0);
-    cr_expect(strstr(out, "\nmtty ") && strstr(strstr(out, "\nmtty "), " mtty-2 "), "%s", out);
+    cr_expect(strstr(out, "\nmtty ") && strstr(strstr(out, "\nmtty "), " mtty-2\n"), "%s", out);
     cr_expect_not(strstr(out, "nvidia-18"), "%s", out);
 }
 
 Test(host, list_without_pci_ids_and_of_one_device)
 {
-    cr_expect_eq(host("list 42:00.1"), 0);
-    cr_expect_str_eq(out, "ADDRESS       CLASS     GROUP  DRIVER         NAME\n"
-                          "0000:42:00.1  0x040300  15     snd_hda_intel  multimedia\n");
-    set("0000:42:00.1", "class", "0xff0000\n");
-    cr_expect_eq(host("list 42:00.1"), 0);
+    cr_expect_eq(host("list 42:00.1 42:00.1"), 0);
     cr_expect_str_eq(out, "ADDRESS       CLASS     GROUP  DRIVER\n"
-                          "0000:42:00.1  0xff0000  15     snd_hda_intel\n");
+                          "0000:42:00.1  0x040300  15     snd_hda_intel\n");
 }
 
 Test(host, list_as_json)
