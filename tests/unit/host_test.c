@@ -791,6 +791,11 @@ Test(host, check_kvm)
                   "for faster interrupts: modprobe -r kvm_amd; modprobe kvm_amd avic=1\n");
     fake_file("/proc/cpuinfo", "flags\t\t: fpu vmx lahf_lm\n");
     fake_file("/dev/kvm", "no KVM\n");
+    k->denied = "/dev/kvm";
+    host("check");
+    expect_answer("no    KVM                   /dev/kvm: Permission denied",
+                  "usermod -aG kvm $(");
+    k->denied = NULL;
     host("check");
     expect_answer("no    KVM                   /dev/kvm cannot be used", NULL);
     expect_answer("note  APIC emulation        kvm_amd: avic=N nested=1", NULL);
@@ -814,7 +819,7 @@ Test(host, check_iommu_and_interrupts)
 Test(host, check_vfio_and_memory)
 {
     host("check");
-    expect_answer("no    VFIO                  there is no /dev/vfio/vfio", NULL);
+    expect_answer("no    VFIO                  there is no /dev/vfio/vfio", "in a container: ");
     fake_file("/dev/vfio/vfio", "");
     host("check");
     expect_answer("yes   VFIO                  vfio-pci is loaded", NULL);
