@@ -75,9 +75,9 @@ static int to_vfio(const char *path)
         err = vfio_sysfs_write(path, "driver/unbind", d.name);
     if (!err)
         err = vfio_sysfs_write(d.bus, "drivers_probe", d.name);
-    struct device now;
-    look_at(path, &now);
-    if (!err && strcmp(now.driver, d.vfio))
+    char now[64];
+    vfio_sysfs_driver(path, now, sizeof(now));
+    if (!err && strcmp(now, d.vfio))
         err = -ENODEV;
     if (err)
         return failed(&d, "bind device to VFIO", err, "dmesg may tell more");

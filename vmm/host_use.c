@@ -86,15 +86,13 @@ static bool mounted(struct search *s, const char *number, const char *node)
     return false;
 }
 
+/* Names are padded with blanks, then a tab. */
 static bool swapped_on(const struct search *s, const char *node)
 {
-    size_t len = strlen(node);
-    for (const char *line = s->swaps; line && *line; line += *line == '\n') {
-        if (!strncmp(line, node, len) && (line[len] == ' ' || line[len] == '\t'))
-            return true;
-        line += strcspn(line, "\n");
-    }
-    return false;
+    char blank[310], tab[310];
+    snprintf(blank, sizeof(blank), "\n%s ", node);
+    snprintf(tab, sizeof(tab), "\n%s\t", node);
+    return s->swaps && (strstr(s->swaps, blank) || strstr(s->swaps, tab));
 }
 
 static bool walk(struct search *s, const char *dir, unsigned depth);
