@@ -77,14 +77,6 @@ static void fill_id(const struct row *row, char *cell)
                  vfio_sysfs_number(row->path, "device"));
 }
 
-/* Before Linux 5.15 it is only known whether there is one. */
-static void fill_reset(const struct row *row, char *cell)
-{
-    vfio_sysfs_line(row->path, "reset_method", cell, CELL);
-    if (!cell[0] && vfio_sysfs_has(row->path, "reset"))
-        snprintf(cell, CELL, "yes");
-}
-
 /* "0:16M/32p 1:256G/64p 5:128/io": 32 and 64 bits wide, p for prefetchable. */
 static void fill_bars(const struct row *row, char *cell)
 {
@@ -152,7 +144,7 @@ static const struct column {
     {"CLASS", "class", TEXT, "class", NULL},
     {"GROUP", "iommu_group", NUMBER, "iommu_group", NULL},
     {"DRIVER", "driver", TEXT, "driver", NULL},
-    {"RESET", "reset_methods", WORDS, NULL, fill_reset},
+    {"RESET", "reset_methods", WORDS, "reset_method", NULL},
     {"BARS", "bars", WORDS, NULL, fill_bars},
     {"VFS", "vfs", NUMBER, "sriov_numvfs", NULL},
     {"MOST", "vfs_max", NUMBER, "sriov_totalvfs", NULL},
