@@ -4,9 +4,10 @@
  *
  * By driver_override, at run time, as Linux Documentation/ABI/testing/sysfs-bus-pci describes
  * (driver_override, unbind, drivers_probe) and sysfs-bus-platform alike. A group is taken
- * whole, for VFIO gives it away only whole; bridges stay with their driver, which does no DMA.
- * What driver a device had stands in /run/minivmm/ADDRESS, empty for none, until it has it
- * back. All or nothing: what was changed before something failed is changed back.
+ * whole, for VFIO gives it away only whole; bridges between PCI buses stay with their driver,
+ * which does no DMA. What driver a device had stands in /run/minivmm/ADDRESS, empty for none,
+ * until it has it back. All or nothing: what was changed before something failed is changed
+ * back.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -21,7 +22,9 @@
 
 #define STATE_DIR "/run/minivmm"
 
-#define CLASS_BRIDGE 0x06 /* PCI_BASE_CLASS_BRIDGE of linux/pci_ids.h, not part of the UAPI */
+/* PCI_BASE_CLASS_BRIDGE and PCI_CLASS_BRIDGE_PCI of linux/pci_ids.h, not part of the UAPI. */
+#define CLASS_BRIDGE     0x06
+#define CLASS_BRIDGE_PCI 0x0604
 
 struct device {
     const char *path, *name; /* /sys/bus/pci/devices/0000:42:00.0, 0000:42:00.0 */
@@ -125,11 +128,13 @@ static bool is_bridge(const char *path)
     return vfio_sysfs_number(path, "class") >> 16 == CLASS_BRIDGE;
 }
 
+/* A bridge to ISA with a driver is as much in VFIO's way as any other device. */
 static bool wants_vfio(const char *path)
 {
     char driver[64];
+    bool is_pci = vfio_sysfs_number(path, "class") >> 8 == CLASS_BRIDGE_PCI;
     vfio_sysfs_driver(path, driver, sizeof(driver));
-    return !is_bridge(path) && !vfio_sysfs_is_vfio(path, driver);
+    return !vfio_sysfs_is_vfio(path, driver) && !(is_bridge(path) && (is_pci || !driver[0]));
 }
 
 static bool wants_host(const char *path)

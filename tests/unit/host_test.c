@@ -556,6 +556,21 @@ Test(host, bind_and_unbind)
     cr_expect(strstr(writes, "/drivers/nouveau/bind = 0000:42:00.0\n"), "%s", writes);
 }
 
+/* Chipsets have sound beside the bridge to ISA, whose driver VFIO does not leave there. */
+Test(host, bind_takes_a_bridge_to_isa_from_its_driver)
+{
+    add_driver("lpc_ich");
+    add_device("0000:40:1f.0", FAKE_GROUP, "lpc_ich", "0x060100\n");
+    add_device("0000:40:00.0", FAKE_GROUP, NULL, "0x060000\n");
+    cr_expect_eq(host("bind 40:1f.0"), 4, "not by its name");
+    cr_assert_eq(host("bind 42:00.0"), 0, "%s", fake_log());
+    cr_expect_str_eq(driver_of("0000:40:1f.0"), "vfio-pci");
+    cr_expect_str_eq(driver_of("0000:40:01.0"), "pcieport");
+    cr_expect_str_eq(driver_of("0000:40:00.0"), "", "in nobody's way");
+    cr_expect_eq(host("unbind 42:00.0"), 0);
+    cr_expect_str_eq(driver_of("0000:40:1f.0"), "lpc_ich");
+}
+
 Test(host, a_device_that_had_no_driver_has_none_again)
 {
     unlink(CARD "/driver");
