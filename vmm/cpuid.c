@@ -43,12 +43,13 @@ static void basic_max(struct kvm_cpuid_entry2 *e, const struct guest *g)
     e->eax = MAX(e->eax, g->max_basic);
 }
 
-/* Leaf 1: APIC id, logical processors in the package (EBX, eight bits for each), and the bits
- * that depend on the policy. */
+/* Leaf 1: EBX[31:24] APIC id, [23:16] logical processors in the package (AMD) or room for their
+ * ids; and the bits that depend on the policy. */
 static void features(struct kvm_cpuid_entry2 *e, const struct guest *g)
 {
     const struct cpuid_policy *p = g->policy;
-    e->ebx = (e->ebx & 0xffff) | MIN(g->package, 0xffU) << 16 | g->id << 24;
+    uint32_t package = g->amd ? g->package : B(topology_socket_shift(g->topology));
+    e->ebx = (e->ebx & 0xffff) | MIN(package, 0xffU) << 16 | g->id << 24;
     e->ecx &= ~B(31);
     if (p->signature != CPUID_HIDDEN)
         e->ecx |= B(31);
