@@ -151,10 +151,11 @@ int mem_init_backed(struct mem *mem, uint64_t size, const struct mem_backing *ba
     madvise(hva, size, MADV_HUGEPAGE); /* best effort */
     if ((err = bind_node(hva, size, backing)))
         goto fail;
-    if (backing->huge && (err = mem_populate(mem->fd, hva, size, page)))
-        goto fail;
-    mem->populate = backing->populate && !backing->huge;
     set_regions(mem, hva, size);
+    mem->near = backing->near;
+    mem->populate = backing->populate && !backing->huge;
+    if (backing->huge && (err = mem_populate(mem, page)))
+        goto fail;
     return 0;
 
 fail:
@@ -169,9 +170,7 @@ int mem_init(struct mem *mem, uint64_t size)
 
 int mem_take(const struct mem *mem)
 {
-    return mem->populate
-               ? mem_populate(mem->fd, mem->region[0].hva, mem->size, LAYOUT_PAGE_SIZE)
-               : 0;
+    return mem->populate ? mem_populate(mem, LAYOUT_PAGE_SIZE) : 0;
 }
 
 void mem_fini(struct mem *mem)

@@ -6,6 +6,9 @@
  * (madvise(2), Linux 5.14) reports what a touch would make a SIGBUS. Before, fallocate(2) does,
  * without the page tables.
  *
+ * Where a page comes from is the file's policy (mem.c), whoever touches it. The threads run on
+ * the node's CPUs all the same: from elsewhere, clearing it goes over the link between them.
+ *
  * Called by the main thread, which waits and reports; the threads are gone at return. LOCK
  * protects the fields marked so.
  */
@@ -18,6 +21,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "vmm/cpu_list.h"
 #include "vmm/layout.h"
 #include "vmm/log.h"
 #include "vmm/loop.h"
@@ -30,9 +34,8 @@
 #define REPORT_NS   NS_PER_S
 
 struct populate {
-    int fd;
-    uint8_t *hva;
-    uint64_t size, step;
+    const struct mem *mem;
+    uint64_t step;
     atomic_ullong next; /* offset of the first byte that no thread has taken on */
 
     pthread_mutex_t lock;
@@ -44,10 +47,10 @@ struct populate {
 
 static int take(const struct populate *p, uint64_t offset, uint64_t len)
 {
-    if (!madvise(p->hva + offset, len, MADV_POPULATE_WRITE))
+    if (!madvise(p->mem->region[0].hva + offset, len, MADV_POPULATE_WRITE))
         return 0;
     if (errno == EINVAL) /* before 5.14 */
-        return fallocate(p->fd, 0, (off_t)offset, (off_t)len) ? -errno : 0;
+        return fallocate(p->mem->fd, 0, (off_t)offset, (off_t)len) ? -errno : 0;
     /* What would be a SIGBUS: no page is left of those that may be taken. */
     return errno == EFAULT ? -ENOMEM : -errno;
 }
@@ -61,13 +64,12 @@ static void count(struct populate *p, int change)
     pthread_mutex_unlock(&p->lock);
 }
 
-static void *populate_thread(void *opaque)
+static void populate(struct populate *p)
 {
-    struct populate *p = opaque;
     int err = 0;
     uint64_t offset;
-    while (!err && (offset = atomic_fetch_add(&p->next, p->step)) < p->size) {
-        uint64_t len = MIN(p->step, p->size - offset);
+    while (!err && (offset = atomic_fetch_add(&p->next, p->step)) < p->mem->size) {
+        uint64_t len = MIN(p->step, p->mem->size - offset);
         err = take(p, offset, len);
         pthread_mutex_lock(&p->lock);
         p->done += err ? 0 : len;
@@ -75,8 +77,17 @@ static void *populate_thread(void *opaque)
         pthread_mutex_unlock(&p->lock);
     }
     if (err)
-        atomic_store(&p->next, p->size); /* no other begins anything */
+        atomic_store(&p->next, p->mem->size); /* no other begins anything */
     count(p, -1);
+}
+
+static void *populate_thread(void *opaque)
+{
+    struct populate *p = opaque;
+    const struct cpu_list *near = p->mem->near;
+    if (near && near->nr)
+        cpu_list_bind(near, -1, pthread_self()); /* a wish */
+    populate(p);
     return NULL;
 }
 
@@ -94,7 +105,7 @@ static void wait_and_report(struct populate *p)
         next = loop_now(CLOCK_MONOTONIC) + REPORT_NS;
         pthread_mutex_unlock(&p->lock); /* a terminal can be slow */
         log_progress(&progress, "--memory", "preparing RAM: %llu of %llu MiB", done / MIB,
-                     p->size / MIB);
+                     p->mem->size / MIB);
         pthread_mutex_lock(&p->lock);
     }
     pthread_mutex_unlock(&p->lock);
@@ -102,18 +113,16 @@ static void wait_and_report(struct populate *p)
 
 static unsigned threads_for(const struct populate *p)
 {
-    long cpus = sysconf(_SC_NPROCESSORS_ONLN);
-    uint64_t steps = (p->size + p->step - 1) / p->step;
+    const struct cpu_list *near = p->mem->near;
+    long cpus = near && near->nr ? (long)near->nr : sysconf(_SC_NPROCESSORS_ONLN);
+    uint64_t steps = (p->mem->size + p->step - 1) / p->step;
     return (unsigned)MIN(steps, (uint64_t)MIN(MAX(cpus, 1), THREADS_MAX));
 }
 
-int mem_populate(int fd, uint8_t *hva, uint64_t size, uint64_t page)
+int mem_populate(const struct mem *mem, uint64_t page)
 {
-    struct populate p = {.fd = fd,
-                         .hva = hva,
-                         .size = size,
-                         .step = MAX(page, STEP),
-                         .lock = PTHREAD_MUTEX_INITIALIZER};
+    struct populate p = {
+        .mem = mem, .step = MAX(page, STEP), .lock = PTHREAD_MUTEX_INITIALIZER};
     pthread_t thread[THREADS_MAX];
     pthread_condattr_t clock;
     unsigned nr = threads_for(&p), started = 0;
@@ -131,7 +140,7 @@ int mem_populate(int fd, uint8_t *hva, uint64_t size, uint64_t page)
     }
     if (!started) {
         count(&p, 1);
-        populate_thread(&p);
+        populate(&p);
     }
     wait_and_report(&p);
     while (started > 0)
@@ -140,7 +149,7 @@ int mem_populate(int fd, uint8_t *hva, uint64_t size, uint64_t page)
     if (p.err)
         log_error("--memory",
                   "cannot get all of RAM: %s after %llu of %llu MiB; give less, or free %s",
-                  strerror(-p.err), p.done / MIB, size / MIB,
+                  strerror(-p.err), p.done / MIB, mem->size / MIB,
                   page > LAYOUT_PAGE_SIZE ? "huge pages" : "memory");
     return p.err;
 }

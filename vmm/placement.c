@@ -147,8 +147,8 @@ static int place_on_node(const struct options *o, struct placement *out)
     out->memory.on_node = true;
     out->memory.node = (unsigned)node;
     vfio_sysfs_line(dir, "cpulist", list, sizeof(list));
-    if (cpu_list_parse(list, &out->cpus)) /* no harm: a node may have no CPUs at all */
-        out->cpus.nr = 0;
+    if (cpu_list_parse(list, &out->near)) /* no harm: a node may have no CPUs at all */
+        out->near.nr = 0;
     return 0;
 }
 
@@ -168,14 +168,14 @@ static bool is_pinned(const struct options *o)
 int placement_find(const struct options *o, struct placement *out)
 {
     struct mem_backing *m = &out->memory;
-    *m = (struct mem_backing){.huge = o->hugepages, .populate = is_pinned(o)};
-    out->cpus.nr = 0;
+    *m = (struct mem_backing){
+        .huge = o->hugepages, .populate = is_pinned(o), .near = &out->near};
+    out->near.nr = 0;
     int err = place_on_node(o, out);
     if (err)
         return err;
     out->pin = o->pin.nr;
-    if (out->pin)
-        out->cpus = o->pin;
+    out->cpus = out->pin ? &o->pin : &out->near;
     if (m->huge == HUGEPAGES_DEFAULT)
         m->huge = default_huge();
     return m->huge ? check_huge(o->memory, m) : 0;

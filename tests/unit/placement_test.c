@@ -123,13 +123,13 @@ Test(placement, node_by_its_number)
     opt.numa = 1;
     cr_assert_eq(placement_find(&opt, &place), 0);
     cr_expect(place.memory.on_node && place.memory.node == 1 && !place.pin);
-    cr_expect_eq(place.cpus.nr, 3);
-    cr_expect_eq(place.cpus.cpu[2], 12);
+    cr_expect_eq(place.cpus->nr, 3);
+    cr_expect_eq(place.cpus->cpu[2], 12);
     cr_expect_str_eq(fake_log(), "");
     opt.pin = (struct cpu_list){.nr = 1, .cpu = {3}};
     cr_assert_eq(placement_find(&opt, &place), 0);
     cr_expect(place.memory.on_node && place.pin, "RAM on the node, vCPUs where they are told");
-    cr_expect(place.cpus.nr == 1 && place.cpus.cpu[0] == 3);
+    cr_expect(place.cpus->nr == 1 && place.cpus->cpu[0] == 3);
     opt.numa = 2;
     cr_expect_eq(placement_find(&opt, &place), -ENOENT);
     cr_expect_eq(fake_log_lines(fake_log(), "--numa: cannot place the guest on node 2"), 1);
@@ -140,7 +140,7 @@ Test(placement, node_without_cpus)
     fake_file(NODES "/node3/cpulist", "\n");
     opt.numa = 3;
     cr_assert_eq(placement_find(&opt, &place), 0);
-    cr_expect(place.memory.on_node && place.cpus.nr == 0);
+    cr_expect(place.memory.on_node && place.cpus->nr == 0);
 }
 
 Test(placement, huge_pages_of_the_node)
