@@ -17,5 +17,6 @@ struct placement {
 };
 
 /* Huge pages are counted here, so that too few are told with how many are missing and how they
- * are reserved. OUT points to parts of OPTIONS and of itself. Logs its own errors. */
+ * are reserved, and RLIMIT_MEMLOCK is looked at: both before any RAM is waited for. OUT points
+ * to parts of OPTIONS and of itself. Logs its own errors. */
 int placement_find(const struct options *options, struct placement *out);
