@@ -9,8 +9,7 @@
  * Where a page comes from is the file's policy (mem.c), whoever touches it. The threads run on
  * the node's CPUs all the same: from elsewhere, clearing it goes over the link between them.
  *
- * Called by the main thread, which waits and reports; the threads are gone at return. LOCK
- * protects the fields marked so.
+ * Called by the main thread, which waits and reports; the threads are gone at return.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -37,12 +36,8 @@ struct populate {
     const struct mem *mem;
     uint64_t step;
     atomic_ullong next; /* offset of the first byte that no thread has taken on */
-
-    pthread_mutex_t lock;
-    pthread_cond_t changed;
-    uint64_t done;    /* LOCK: bytes */
-    unsigned running; /* LOCK */
-    int err;          /* LOCK: the first one */
+    atomic_ullong done; /* bytes */
+    atomic_int err;     /* the first one */
 };
 
 static int take(const struct populate *p, uint64_t offset, uint64_t len)
@@ -55,30 +50,19 @@ static int take(const struct populate *p, uint64_t offset, uint64_t len)
     return errno == EFAULT ? -ENOMEM : -errno;
 }
 
-/* One more thread runs, or (-1) one less. */
-static void count(struct populate *p, int change)
-{
-    pthread_mutex_lock(&p->lock);
-    p->running += (unsigned)change;
-    pthread_cond_signal(&p->changed);
-    pthread_mutex_unlock(&p->lock);
-}
-
 static void populate(struct populate *p)
 {
-    int err = 0;
     uint64_t offset;
-    while (!err && (offset = atomic_fetch_add(&p->next, p->step)) < p->mem->size) {
+    while ((offset = atomic_fetch_add(&p->next, p->step)) < p->mem->size) {
         uint64_t len = MIN(p->step, p->mem->size - offset);
-        err = take(p, offset, len);
-        pthread_mutex_lock(&p->lock);
-        p->done += err ? 0 : len;
-        p->err = p->err ? p->err : err;
-        pthread_mutex_unlock(&p->lock);
+        int err = take(p, offset, len), none = 0;
+        if (!err) {
+            p->done += len;
+            continue;
+        }
+        atomic_compare_exchange_strong(&p->err, &none, err);
+        p->next = p->mem->size; /* no other begins anything */
     }
-    if (err)
-        atomic_store(&p->next, p->mem->size); /* no other begins anything */
-    count(p, -1);
 }
 
 static void *populate_thread(void *opaque)
@@ -91,24 +75,21 @@ static void *populate_thread(void *opaque)
     return NULL;
 }
 
-/* Until all threads have ended; says how far they are, no more often than once a second. */
-static void wait_and_report(struct populate *p)
+/* Until the threads have ended; says how far they are, no more often than once a second. */
+static void wait_and_report(struct populate *p, const pthread_t *thread, unsigned nr)
 {
     struct log_progress progress = {0};
     int64_t next = loop_now(CLOCK_MONOTONIC) + QUIET_NS;
-    pthread_mutex_lock(&p->lock);
-    while (p->running) {
+    while (nr > 0) {
         const struct timespec end = {.tv_sec = next / NS_PER_S, .tv_nsec = next % NS_PER_S};
-        if (pthread_cond_timedwait(&p->changed, &p->lock, &end) != ETIMEDOUT)
+        if (pthread_clockjoin_np(thread[nr - 1], NULL, CLOCK_MONOTONIC, &end) != ETIMEDOUT) {
+            nr--;
             continue;
-        uint64_t done = p->done;
-        next = loop_now(CLOCK_MONOTONIC) + REPORT_NS;
-        pthread_mutex_unlock(&p->lock); /* a terminal can be slow */
-        log_progress(&progress, "--memory", "preparing RAM: %llu of %llu MiB", done / MIB,
+        }
+        log_progress(&progress, "--memory", "preparing RAM: %llu of %llu MiB", p->done / MIB,
                      p->mem->size / MIB);
-        pthread_mutex_lock(&p->lock);
+        next = loop_now(CLOCK_MONOTONIC) + REPORT_NS;
     }
-    pthread_mutex_unlock(&p->lock);
 }
 
 static unsigned threads_for(const struct populate *p)
@@ -121,31 +102,14 @@ static unsigned threads_for(const struct populate *p)
 
 int mem_populate(const struct mem *mem, uint64_t page)
 {
-    struct populate p = {
-        .mem = mem, .step = MAX(page, STEP), .lock = PTHREAD_MUTEX_INITIALIZER};
+    struct populate p = {.mem = mem, .step = MAX(page, STEP)};
     pthread_t thread[THREADS_MAX];
-    pthread_condattr_t clock;
     unsigned nr = threads_for(&p), started = 0;
-
-    pthread_condattr_init(&clock);
-    pthread_condattr_setclock(&clock, CLOCK_MONOTONIC);
-    pthread_cond_init(&p.changed, &clock);
-    pthread_condattr_destroy(&clock);
-    for (; started < nr; started++) {
-        count(&p, 1);
-        if (pthread_create(&thread[started], NULL, populate_thread, &p)) {
-            count(&p, -1);
-            break; /* fewer will do */
-        }
-    }
-    if (!started) {
-        count(&p, 1);
+    while (started < nr && !pthread_create(&thread[started], NULL, populate_thread, &p))
+        started++;
+    if (!started) /* fewer will do, and none as well */
         populate(&p);
-    }
-    wait_and_report(&p);
-    while (started > 0)
-        pthread_join(thread[--started], NULL);
-    pthread_cond_destroy(&p.changed);
+    wait_and_report(&p, thread, started);
     if (p.err)
         log_error("--memory",
                   "cannot get all of RAM: %s after %llu of %llu MiB; give less, or free %s",
