@@ -273,6 +273,15 @@ Test(cpuid, more_than_fields_of_eight_bits_can_tell)
     cr_expect_eq(get(1, 0)->ebx, 43U << 24 | 255 << 16 | 0xffff);
     cr_expect_eq(get(4, 2)->eax, 63U << 26 | 511 << 14 | 3 << 5 | 3);
     cr_expect(get(0xb, 1)->eax == 9 && get(0xb, 1)->ebx == 300 && get(0xb, 1)->edx == 299);
+
+    offer_everything(0x10, "AuthenticAMD", 0x80000028);
+    cr_assert_eq(build(299), 0);
+    cr_expect_eq(get(1, 0)->ebx, 43U << 24 | 255 << 16 | 0xffff);
+    cr_expect_eq(get(0x80000008, 0)->ecx, 9 << 12 | 255);
+    cr_expect(get(0x8000001e, 0)->eax == 299 && get(0x8000001e, 0)->ebx == 43);
+    policy.topology = (struct topology){1, 1, 300};
+    cr_assert_eq(build(299), 0);
+    cr_expect(get(0x8000001e, 0)->eax == 299 && get(0x8000001e, 0)->ebx == 255 << 8);
 }
 
 /* ---- what a guest makes of it, by each of its ways, for counts that are no powers of two ----
