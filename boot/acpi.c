@@ -355,10 +355,8 @@ static void madt_cpu(struct aml *out, unsigned uid, uint32_t id)
 /* An ISA interrupt that is not the input of the same number, edge-triggered and active high. */
 static void madt_override(struct aml *out, uint8_t irq, uint32_t gsi, uint16_t flags)
 {
-    aml_data(out, 1, OVERRIDE);
-    aml_data(out, 1, 10);
-    aml_data(out, 1, 0); /* bus: ISA */
-    aml_data(out, 1, irq);
+    const uint8_t head[] = {OVERRIDE, 10, 0 /* bus: ISA */, irq};
+    aml_bytes(out, head, sizeof(head));
     aml_data(out, 4, gsi);
     aml_data(out, 2, flags);
 }
@@ -366,6 +364,7 @@ static void madt_override(struct aml *out, uint8_t irq, uint32_t gsi, uint16_t f
 static size_t madt(struct aml *out, const struct topology *t)
 {
     enum { CONFORMS = 0, LEVEL_ACTIVE_HIGH = 0xd };
+    static const uint8_t ioapic[] = {IO_APIC, 12, 0 /* id */, 0};
     /* type, length, all processors and flags (in the other order for x2APIC), LINT1 */
     static const uint8_t lint1_nmi[] = {LOCAL_NMI, 6, 0xff, 0, 0, 1};
     static const uint8_t x2apic_lint1_nmi[] = {
@@ -376,9 +375,7 @@ static size_t madt(struct aml *out, const struct topology *t)
     aml_data(out, 4, 1); /* PCAT_COMPAT: there is a pair of 8259s, too */
     for (unsigned i = 0; i < cpus && !out->overflow; i++)
         madt_cpu(out, i, topology_apic_id(t, i));
-    aml_data(out, 1, IO_APIC);
-    aml_data(out, 1, 12);
-    aml_data(out, 2, 0); /* id, reserved */
+    aml_bytes(out, ioapic, sizeof(ioapic));
     aml_data(out, 4, LAYOUT_IOAPIC);
     aml_data(out, 4, 0); /* first gsi */
     madt_override(out, LAYOUT_GSI_PIT, 2, CONFORMS);
@@ -395,10 +392,7 @@ static size_t mcfg(struct aml *out)
     size_t table = table_begin(out, "MCFG", 1);
     aml_data(out, 8, 0); /* reserved */
     aml_data(out, 8, LAYOUT_ECAM);
-    aml_data(out, 2, 0); /* segment */
-    aml_data(out, 1, 0); /* buses 0 to 255 */
-    aml_data(out, 1, 255);
-    aml_data(out, 4, 0);
+    aml_data(out, 8, 255U << 24); /* segment 0, buses 0 to 255 */
     table_end(out, table);
     return table;
 }
