@@ -144,8 +144,9 @@ int mem_init_backed(struct mem *mem, uint64_t size, const struct mem_backing *ba
         err = -errno;
         log_error("--memory", "cannot map %llu MiB of guest RAM: %s; give less, or %s",
                   size / MIB, strerror(-err),
-                  backing->huge ? "reserve more huge pages (minivmm host check shows them)"
-                                : "raise the limit (ulimit -v)");
+                  err == -EFBIG   ? "raise the limit (ulimit -f)"
+                  : backing->huge ? "reserve more huge pages (minivmm host check shows them)"
+                                  : "raise the limit (ulimit -v)");
         goto fail;
     }
     madvise(hva, size, MADV_HUGEPAGE); /* best effort */
