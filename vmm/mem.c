@@ -153,9 +153,8 @@ int mem_init_backed(struct mem *mem, uint64_t size, const struct mem_backing *ba
     if ((err = bind_node(hva, size, backing)))
         goto fail;
     set_regions(mem, hva, size);
-    mem->near = backing->near;
-    mem->populate = backing->populate && !backing->huge;
-    if (backing->huge && (err = mem_populate(mem, page)))
+    mem->backing = *backing;
+    if (backing->huge && (err = mem_populate(mem)))
         goto fail;
     return 0;
 
@@ -171,7 +170,7 @@ int mem_init(struct mem *mem, uint64_t size)
 
 int mem_take(const struct mem *mem)
 {
-    return mem->populate ? mem_populate(mem, LAYOUT_PAGE_SIZE) : 0;
+    return mem->backing.populate && !mem->backing.huge ? mem_populate(mem) : 0;
 }
 
 void mem_fini(struct mem *mem)

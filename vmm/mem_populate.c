@@ -21,7 +21,6 @@
 #include <unistd.h>
 
 #include "vmm/cpu_list.h"
-#include "vmm/layout.h"
 #include "vmm/log.h"
 #include "vmm/loop.h"
 #include "vmm/mem.h"
@@ -68,7 +67,7 @@ static void populate(struct populate *p)
 static void *populate_thread(void *opaque)
 {
     struct populate *p = opaque;
-    const struct cpu_list *near = p->mem->near;
+    const struct cpu_list *near = p->mem->backing.near;
     if (near && near->nr)
         cpu_list_bind(near, -1, pthread_self()); /* a wish */
     populate(p);
@@ -94,15 +93,15 @@ static void wait_and_report(struct populate *p, const pthread_t *thread, unsigne
 
 static unsigned threads_for(const struct populate *p)
 {
-    const struct cpu_list *near = p->mem->near;
+    const struct cpu_list *near = p->mem->backing.near;
     long cpus = near && near->nr ? (long)near->nr : sysconf(_SC_NPROCESSORS_ONLN);
     uint64_t steps = (p->mem->size + p->step - 1) / p->step;
     return (unsigned)MIN(steps, (uint64_t)MIN(MAX(cpus, 1), THREADS_MAX));
 }
 
-int mem_populate(const struct mem *mem, uint64_t page)
+int mem_populate(const struct mem *mem)
 {
-    struct populate p = {.mem = mem, .step = MAX(page, STEP)};
+    struct populate p = {.mem = mem, .step = MAX(mem->backing.huge, STEP)};
     pthread_t thread[THREADS_MAX];
     unsigned nr = threads_for(&p), started = 0;
     while (started < nr && !pthread_create(&thread[started], NULL, populate_thread, &p))
@@ -114,6 +113,6 @@ int mem_populate(const struct mem *mem, uint64_t page)
         log_error("--memory",
                   "cannot get all of RAM: %s after %llu of %llu MiB; give less, or free %s",
                   strerror(-p.err), p.done / MIB, mem->size / MIB,
-                  page > LAYOUT_PAGE_SIZE ? "huge pages" : "memory");
+                  mem->backing.huge ? "huge pages" : "memory");
     return p.err;
 }
