@@ -277,6 +277,7 @@ kvm_row disk-twice 4 'disk: .*process [0-9]+ .minivmm.*,ro' "$M" -d "$T/disk,ro"
 
 # --- limits, permissions ---
 
+kvm_row limit-file-size 4 'File too large.*ulimit -f' bash -c 'ulimit -f 1024; exec "$@"' - "$M" "$idle"
 row limit-files 4 'Too many open files' bash -c 'ulimit -n 4; exec "$@"' - "$M" "$idle"
 if grep -q __asan_init "$M"; then
     skip limit-address-space "the address sanitizer needs all of it"

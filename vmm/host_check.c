@@ -182,16 +182,17 @@ static enum verdict ask_memlock(struct answer *a)
                (unsigned long long)(lim.rlim_cur / MIB));
 }
 
-/* They make the start faster and a device's translations fewer. */
+/* They make the start faster and a device's translations fewer. Guest RAM is shared memory: the
+ * word for transparent ones is shmem_enabled's. */
 static enum verdict ask_hugepages(struct answer *a)
 {
     char thp[64];
-    vfio_sysfs_line(THP, "enabled", thp, sizeof(thp));
+    vfio_sysfs_line(THP, "shmem_enabled", thp, sizeof(thp));
     SAY(a->what, "transparent: %s; reserved: %u of 2 MiB, %u free", thp[0] ? thp : "no",
         vfio_sysfs_number(HUGEPAGES, "nr_hugepages"),
         vfio_sysfs_number(HUGEPAGES, "free_hugepages"));
-    if (strstr(thp, "[never]"))
-        SAY(a->fix, "for a faster start: echo madvise > " THP "/enabled");
+    if (strstr(thp, "[never]") || strstr(thp, "[deny]"))
+        SAY(a->fix, "for a faster start: echo advise > " THP "/shmem_enabled");
     return NOTE;
 }
 

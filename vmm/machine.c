@@ -625,7 +625,7 @@ static int vcpus_up(struct machine *m)
         .pio = &m->pio,
         .mmio = &m->mmio,
         .mem = &m->mem,
-        .host_cpus = &m->place.cpus,
+        .host_cpus = m->place.cpus,
         .pin = m->place.pin,
         .opaque = m,
         .event = vcpu_ended,

@@ -2,6 +2,7 @@
  * main.c: parse, run, exit status. A first argument `host` or `ctl` is a command; a kernel file
  * of that name is given as ./host.
  */
+#include <signal.h>
 #include <string.h>
 #include <sys/prctl.h>
 
@@ -26,6 +27,7 @@ int main(int argc, char **argv)
     case OPTIONS_RUN:
         break;
     }
+    signal(SIGXFSZ, SIG_IGN); /* the write that RLIMIT_FSIZE refuses has an error to tell */
     log_set_level(options.log_level);
     log_set_name(options.name);
     if (options.name)

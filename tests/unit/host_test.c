@@ -829,14 +829,17 @@ Test(host, check_vfio_and_memory)
     fake_file("/dev/iommu", "");
     host("check");
     expect_answer("yes   VFIO                  vfio-pci is loaded; there is iommufd\n", NULL);
-    fake_file("/sys/kernel/mm/transparent_hugepage/enabled", "always madvise [never]\n");
+    fake_file("/sys/kernel/mm/transparent_hugepage/enabled", "[always] madvise never\n");
+    fake_file("/sys/kernel/mm/transparent_hugepage/shmem_enabled",
+              "always within_size advise [never] deny force\n");
     fake_file("/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages", "512\n");
     fake_file("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages", "12\n");
     host("check");
     expect_answer(
-        "note  huge pages            transparent: always madvise [never]; reserved: 512 "
-        "of 2 MiB, 12 free",
-        "for a faster start: echo madvise >");
+        "note  huge pages            transparent: always within_size advise [never] deny "
+        "force; reserved: 512 of 2 MiB, 12 free",
+        "for a faster start: echo advise > "
+        "/sys/kernel/mm/transparent_hugepage/shmem_enabled\n");
 }
 
 Test(host, check_a_device)
