@@ -58,16 +58,15 @@ static int fill(struct stream *s)
 static ssize_t stream_receive(struct net_port *port, unsigned pair, uint8_t *frame)
 {
     struct stream *s = container_of(port, struct stream, port);
-    ssize_t len = front(s);
+    ssize_t len;
     (void)pair;
-    if (!len) {
+    while (!(len = front(s))) {
         int err = fill(s);
         if (err)
             return err;
-        len = front(s);
     }
-    if (len <= 0)
-        return len ? len : -EAGAIN;
+    if (len < 0)
+        return len;
     memset(frame, 0, NET_HDR);
     memcpy(frame + NET_HDR, s->in + s->in_start + LENGTH, (size_t)len);
     s->in_start += LENGTH + (size_t)len;
