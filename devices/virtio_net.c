@@ -70,6 +70,7 @@ static void link_down(struct virtio_net *net, int err)
     log_warn(net->virtio.name, "cannot go on with network: %s; the guest's link is down",
              err == -EPIPE    ? "the program at the other end has ended"
              : err == -EPROTO ? "the program at the other end sends what is no frame"
+             : err == -EBADFD ? "the tap is gone"
                               : strerror(-err));
     net->config.status = 0;
     virtio_config_changed(&net->virtio);
@@ -261,7 +262,8 @@ static bool net_kick(struct virtio *dev)
 }
 
 /* The port can be read or written again, or has ended: a driver reads up to that; where there
- * is none, it is said now. */
+ * is none, it is said now. Only the first pair tells: a tap's queue that is not in use looks
+ * like one that has ended. */
 static void ready(void *opaque, uint32_t events)
 {
     struct pair *p = opaque;
@@ -270,8 +272,8 @@ static void ready(void *opaque, uint32_t events)
     bool ended = events & (EPOLLHUP | EPOLLERR);
     pthread_mutex_lock(&net->virtio.lock);
     p->can_read |= ended || events & EPOLLIN;
-    if (ended && !virtio_is_live(&net->virtio))
-        link_down(net, -EPIPE);
+    if (ended && !pair && !virtio_is_live(&net->virtio))
+        link_down(net, events & EPOLLHUP ? -EPIPE : -EBADFD);
     if ((ended || events & EPOLLOUT) && !net->down) {
         int err = net->port->ops->send(net->port, pair, NULL, 0);
         p->can_write = !err;
