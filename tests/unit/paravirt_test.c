@@ -75,7 +75,7 @@ TestSuite(paravirt, .init = setup, .fini = teardown);
 
 static uint32_t id_at(unsigned slot)
 {
-    return pci_bus_config_read(&bus, PCI_DEVFN(slot, 0), PCI_VENDOR_ID, 4);
+    return (uint32_t)pci_bus_config_read(&bus, PCI_DEVFN(slot, 0), PCI_VENDOR_ID, 4);
 }
 
 Test(paravirt, nothing_without_a_disk)
