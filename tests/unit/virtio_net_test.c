@@ -58,6 +58,7 @@ static void fake_start(struct net_port *port, uint64_t features)
 {
     (void)port;
     fake.starts++;
+    fake.pairs = 1;
     fake.features = features;
 }
 
