@@ -64,7 +64,7 @@ struct virtio {
     uint64_t accepted; /* features that the driver chose */
     uint8_t status;
     uint8_t generation; /* of what CONFIG points to (4.1.4.3.1) */
-    bool dma; /* the transport lets the device at memory (PCI: bus master) */
+    bool dma;           /* the transport lets the device at memory (PCI: bus master) */
     struct virtq queue[VIRTIO_QUEUES_MAX];
     const struct virtio_transport_ops *transport_ops;
     void *transport;
