@@ -263,6 +263,24 @@ Test(control, a_client_that_does_not_read)
     close(other);
 }
 
+/* Who has said all and hears nothing yet has not hung up: its end is read when its answers are
+ * out, and not before. */
+Test(control, a_client_that_has_said_all)
+{
+    static const char ask[] = "{\"execute\":\"long\"}\n", last[] = "{\"execute\":\"count\"}\n";
+    const unsigned many = 50; /* more than its socket holds, in less than a line's room */
+    int fd = client();
+    for (unsigned i = 0; i < many; i++)
+        say(fd, ask);
+    say(fd, last);
+    shutdown(fd, SHUT_WR);
+    for (unsigned i = 0; i < many; i++)
+        cr_assert_eq(strlen(hear(fd)), 60000 + strlen("{\"return\":{\"x\":\"\"}}"), "%u", i);
+    cr_expect_str_eq(hear(fd), "{\"return\":{\"n\":1}}");
+    cr_expect_str_eq(hear(fd), "");
+    close(fd);
+}
+
 Test(control, many_clients)
 {
     int fd[4], late = -1;
