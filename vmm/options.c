@@ -793,8 +793,8 @@ static enum options_result set_kernel(struct options *o, const char *arg)
     for (size_t i = 0; i < ARRAY_SIZE(command); i++) {
         if (!strcmp(arg, command[i])) {
             log_error(arg,
-                      "cannot run command: it comes first, and this version has only host; "
-                      "give a kernel file of that name as ./%s",
+                      "cannot run command: it comes first, and this version has only host and "
+                      "ctl; give a kernel file of that name as ./%s",
                       arg);
             return OPTIONS_BAD;
         }
