@@ -348,7 +348,7 @@ fi
 cat >"$T/in-terminal" <<'END'
 cd "${0%/*}" || exit
 stty -a >before
-./minivmm idle.bin </dev/tty 2>messages &
+env --default-signal=HUP ./minivmm idle.bin </dev/tty 2>messages &
 pid=$!
 i=0
 while stty -a </dev/tty | grep -q ' icanon' && [ $i -lt 200 ]; do

@@ -315,11 +315,13 @@ static void buses_down(struct machine *m)
 
 static int signals_up(struct machine *m)
 {
+    struct sigaction hangup;
     sigset_t set;
     sigemptyset(&set);
     sigaddset(&set, SIGINT);
     sigaddset(&set, SIGTERM);
-    sigaddset(&set, SIGHUP);
+    if (!sigaction(SIGHUP, NULL, &hangup) && hangup.sa_handler != SIG_IGN) /* nohup(1) */
+        sigaddset(&set, SIGHUP);
     pthread_sigmask(SIG_BLOCK, &set, &m->old_signals);
     m->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
     if (m->signal_fd < 0)
@@ -715,19 +717,20 @@ static int boot(struct machine *m)
     return err ? err : vcpus_load(m->vcpus, &entry);
 }
 
-/* Every vCPU is paused. RAM keeps its contents, as on a warm reset of a real machine. */
+/* Every vCPU is paused. RAM keeps its contents, as on a warm reset of a real machine. Returns
+ * the status to end with where it fails, which has been logged. */
 static int reset(struct machine *m)
 {
-    int err = passthrough_reset(&m->pass);
-    if (err)
-        return err;
+    if (passthrough_reset(&m->pass))
+        return STATUS_DEVICE;
     paravirt_reset(&m->paravirt);
     pci_bus_reset(&m->pci);
     uart_reset(m->uart);
     cmos_reset(m->cmos);
     acpi_pm_reset(m->acpi_pm);
-    err = kvm_reset_irqchip(m->kvm);
-    return err ? err : boot(m);
+    if (kvm_reset_irqchip(m->kvm))
+        return STATUS_KVM;
+    return boot(m) ? STATUS_START : VERDICT_NONE;
 }
 
 static int start(struct machine *m)
@@ -755,11 +758,10 @@ static int run(struct machine *m)
         if (atomic_compare_exchange_strong(&m->verdict, &verdict, VERDICT_NONE)) {
             if (m->stopping) /* who wants it to end does not want it to start again */
                 return STATUS_SIGNAL + m->stopping;
-            if (reset(m))
-                return STATUS_START;
-        } else if (verdict != VERDICT_NONE) { /* none: a second stop for the same reset */
-            return verdict;
+            verdict = reset(m);
         }
+        if (verdict != VERDICT_NONE) /* none: it was reset, now or before this stop */
+            return verdict;
     }
 }
 
