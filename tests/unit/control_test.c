@@ -422,6 +422,34 @@ Test(control, client_and_liars)
     cr_expect_eq(ctl_main(3, argv), STATUS_START, "nothing is there");
 }
 
+/* Takes the connection that is in the way after a while, in which the one behind it has been
+ * turned away. */
+static void *lie_late(void *opaque)
+{
+    const struct liar *liar = opaque;
+    usleep(100000);
+    close(accept(liar->fd, NULL, NULL));
+    return lie(opaque);
+}
+
+Test(control, client_of_a_busy_server)
+{
+    char *const argv[] = {"ctl", path, "status", NULL};
+    struct sockaddr_un addr = {.sun_family = AF_UNIX};
+    stop();
+    snprintf(addr.sun_path, sizeof(addr.sun_path), "%s", path);
+    struct liar liar = {socket(AF_UNIX, SOCK_STREAM, 0), "{\"return\":{}}\n", 14};
+    cr_assert_eq(bind(liar.fd, (struct sockaddr *)&addr, sizeof(addr)), 0);
+    cr_assert_eq(listen(liar.fd, 0), 0);
+    int waiting = client();
+    cr_assert_eq(pthread_create(&thread, NULL, lie_late, &liar), 0);
+    cr_expect_eq(ctl_main(3, argv), STATUS_OFF);
+    pthread_join(thread, NULL);
+    close(waiting);
+    close(liar.fd);
+    unlink(path);
+}
+
 Test(control, client_and_server)
 {
     char *const good[] = {"ctl", path, "count", NULL}, *const bad[] = {"ctl", path, "frob",
