@@ -24,21 +24,9 @@ struct field {
     size_t offset;
     uint64_t min, max; /* of a number, which is an int or an unsigned */
 };
-#define FIELD_ON(type, member)                       \
-    {                                                \
-        .kind = ON, .offset = offsetof(type, member) \
-    }
-#define FIELD_OFF(type, member)                       \
-    {                                                 \
-        .kind = OFF, .offset = offsetof(type, member) \
-    }
-#define FIELD_TEXT(type, member)                       \
-    {                                                  \
-        .kind = TEXT, .offset = offsetof(type, member) \
-    }
-#define FIELD_NUMBER(type, member, low, high)                                         \
-    {                                                                                 \
-        .kind = NUMBER, .offset = offsetof(type, member), .min = (low), .max = (high) \
+#define FIELD(how, type, member, ...)                                  \
+    {                                                                  \
+        .kind = (how), .offset = offsetof(type, member), ##__VA_ARGS__ \
     }
 
 struct option {
@@ -237,13 +225,14 @@ static int vfio_iommufd(void *of, const char *value)
 
 static const struct suboption vfio_suboptions[] = {
     {"slot=", .set = vfio_slot},
-    {"mmap=", .field = FIELD_OFF(struct option_vfio, mmap)},
+    {"mmap=", .field = FIELD(OFF, struct option_vfio, mmap)},
     {"rom=", .set = vfio_rom},
-    {"vga", .field = FIELD_ON(struct option_vfio, vga)},
-    {"reset=", .field = FIELD_OFF(struct option_vfio, reset)},
+    {"vga", .field = FIELD(ON, struct option_vfio, vga)},
+    {"reset=", .field = FIELD(OFF, struct option_vfio, reset)},
     {"iommufd", .set = vfio_iommufd},
     {"iommufd=", .set = vfio_iommufd},
-    {"clique=", .field = FIELD_NUMBER(struct option_vfio, clique, 0, 15)}, /* four bits */
+    {"clique=",
+     .field = FIELD(NUMBER, struct option_vfio, clique, .min = 0, .max = 15)}, /* four bits */
 };
 
 static int set_vfio(struct options *o, const char *value)
@@ -267,8 +256,8 @@ static int set_vfio(struct options *o, const char *value)
 }
 
 static const struct suboption disk_suboptions[] = {
-    {"ro", .field = FIELD_ON(struct option_disk, ro)},
-    {"direct", .field = FIELD_ON(struct option_disk, direct)},
+    {"ro", .field = FIELD(ON, struct option_disk, ro)},
+    {"direct", .field = FIELD(ON, struct option_disk, direct)},
 };
 
 static int set_disk(struct options *o, const char *value)
@@ -295,9 +284,12 @@ static int cpus_pin(void *of, const char *value)
 }
 
 static const struct suboption cpus_suboptions[] = {
-    {"sockets=", .field = FIELD_NUMBER(struct options, topology.sockets, 1, OPTIONS_CPUS_MAX)},
-    {"cores=", .field = FIELD_NUMBER(struct options, topology.cores, 1, OPTIONS_CPUS_MAX)},
-    {"threads=", .field = FIELD_NUMBER(struct options, topology.threads, 1, OPTIONS_CPUS_MAX)},
+    {"sockets=", .field = FIELD(NUMBER, struct options, topology.sockets, .min = 1,
+                                .max = OPTIONS_CPUS_MAX)},
+    {"cores=",
+     .field = FIELD(NUMBER, struct options, topology.cores, .min = 1, .max = OPTIONS_CPUS_MAX)},
+    {"threads=", .field = FIELD(NUMBER, struct options, topology.threads, .min = 1,
+                                .max = OPTIONS_CPUS_MAX)},
     {"pin=", .set = cpus_pin},
 };
 
@@ -330,7 +322,8 @@ static int set_cpus(struct options *o, const char *value)
         cpus_suboptions,
         ARRAY_SIZE(cpus_suboptions),
     };
-    static const struct field count = FIELD_NUMBER(struct options, cpus, 1, OPTIONS_CPUS_MAX);
+    static const struct field count =
+        FIELD(NUMBER, struct options, cpus, .min = 1, .max = OPTIONS_CPUS_MAX);
     char text[16];
     o->topology = (struct topology){0};
     o->pin.nr = 0;
@@ -409,7 +402,8 @@ static int net_udp(void *of, const char *value)
 
 static const struct suboption net_suboptions[] = {
     {"mac=", .set = net_mac},
-    {"queues=", .field = FIELD_NUMBER(struct option_net, queues, 1, NET_PAIRS_MAX)},
+    {"queues=",
+     .field = FIELD(NUMBER, struct option_net, queues, .min = 1, .max = NET_PAIRS_MAX)},
     {"vhost=", .set = net_vhost},
     {"tcp=", .set = net_tcp},
     {"udp=", .set = net_udp},
@@ -561,7 +555,8 @@ static const struct option table[] = {
     {0, "share", "DIR:TAG", .set = set_share,
      .help = "share directory DIR by virtiofsd (started if need be; unix:SOCKET:TAG: one\n"
              "that runs); the guest mounts it as TAG, of type virtiofs. Repeatable"},
-    {0, "vsock", "CID", .field = FIELD_NUMBER(struct options, vsock_cid, 3, UINT32_MAX - 1),
+    {0, "vsock", "CID",
+     .field = FIELD(NUMBER, struct options, vsock_cid, .min = 3, .max = UINT32_MAX - 1),
      .hint = "not a guest's address; give a number from 3 on",
      .help = "sockets between host and guest, whose address is CID, from 3 on"},
     {'m', "memory", "SIZE", .set = set_memory, .help = "guest RAM, with K, M, G or T (512M)"},
@@ -572,31 +567,32 @@ static const struct option table[] = {
              "in a core), pin=LIST (host CPUs, one for each: 2-5:8)"},
     {0, "numa", "auto|NODE", .set = set_numa,
      .help = "RAM and vCPUs on one of the host's nodes; auto: the devices'"},
-    {'i', "initrd", "FILE", .field = FIELD_TEXT(struct options, initrd),
+    {'i', "initrd", "FILE", .field = FIELD(TEXT, struct options, initrd),
      .help = "initial RAM disk"},
-    {'a', "cmdline", "TEXT", .field = FIELD_TEXT(struct options, cmdline),
+    {'a', "cmdline", "TEXT", .field = FIELD(TEXT, struct options, cmdline),
      .help = "kernel command line (console=ttyS0)"},
     {0, "entry", "MODE[@ADDR]", .set = set_entry,
      .help = "load KERNEL as a flat binary and enter it in this mode:\n"
              "real (at 0x10000), protected or long (at 0x100000)"},
     {0, "cpuid", "WHAT", .set = set_cpuid,
      .help = "hypervisor signature: hidden, kvm or vendor=TEXT (hidden)"},
-    {0, "debug-exit", "PORT", .field = FIELD_NUMBER(struct options, debug_exit, 0, UINT16_MAX),
+    {0, "debug-exit", "PORT",
+     .field = FIELD(NUMBER, struct options, debug_exit, .min = 0, .max = UINT16_MAX),
      .hint = "not a port; give a number up to 0xffff, such as 0xf4",
      .help = "a write of V to PORT ends the VM with status (V << 1) | 1"},
-    {0, "no-reboot", NULL, .field = FIELD_ON(struct options, no_reboot),
+    {0, "no-reboot", NULL, .field = FIELD(ON, struct options, no_reboot),
      .help = "a guest reset ends the VM with status 6"},
     {0, "stop-timeout", "SECONDS",
-     .field = FIELD_NUMBER(struct options, stop_timeout, 0, UINT32_MAX),
+     .field = FIELD(NUMBER, struct options, stop_timeout, .min = 0, .max = UINT32_MAX),
      .hint = "not a number of seconds; give 0 or more",
      .help = "how long the guest may take to power off after a signal (60)"},
-    {0, "control", "PATH", .field = FIELD_TEXT(struct options, control),
+    {0, "control", "PATH", .field = FIELD(TEXT, struct options, control),
      .help = "a socket for minivmm ctl"},
     {0, "name", "NAME", .set = set_name,
      .help = "the VM's name, in messages and in the list of processes"},
-    {0, "pidfile", "FILE", .field = FIELD_TEXT(struct options, pidfile),
+    {0, "pidfile", "FILE", .field = FIELD(TEXT, struct options, pidfile),
      .help = "the process's number, from the guest's start to the end"},
-    {0, "log-file", "FILE", .field = FIELD_TEXT(struct options, log_file),
+    {0, "log-file", "FILE", .field = FIELD(TEXT, struct options, log_file),
      .help = "messages are appended to FILE, not written to\nstandard error"},
     {0, "log-level", "LEVEL", .set = set_log_level,
      .help = "error, warn, note or debug (note)"},
