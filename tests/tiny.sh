@@ -83,6 +83,7 @@ control_all() {
         [ "$before" != "$(polls)" ] || echo "it does not go on"
         answers counters '"exits":{"port":'
         answers frobnicate "no such command"
+        [[ $(ctl status 2>&1 >/dev/full) == *"cannot print the answer: No space"* ]] || echo "/dev/full has room"
         answers powerdown '{"return":{}}'
     } >"$1.ctl" 2>&1
 }

@@ -78,10 +78,14 @@ static int print_answer(const char *path, const char *command, const char *reply
         {"error.desc", JSON_STRING, offsetof(struct answer, desc), sizeof(r.desc)},
     };
     if (json_read(field, ARRAY_SIZE(field), &r, reply, (size_t)len))
-        snprintf(r.desc, sizeof(r.desc), "the answer is not understood; is it a VM's socket?");
-    else if (r.good)
-        return printf("%.*s\n", len, reply) < 0 || fflush(stdout) ? STATUS_START : STATUS_OFF;
-    log_error(path, "cannot do %s: %s", command, r.desc);
+        log_error(path, "cannot do %s: the answer is not understood; is it a VM's socket?",
+                  command);
+    else if (!r.good)
+        log_error(path, "cannot do %s: %s", command, r.desc);
+    else if (printf("%.*s\n", len, reply) > 0 && !fflush(stdout))
+        return STATUS_OFF;
+    else
+        log_error(path, "cannot print the answer: %s; %s was done", strerror(errno), command);
     return STATUS_START;
 }
 
