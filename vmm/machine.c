@@ -65,13 +65,13 @@ struct machine {
     struct placement place;
     struct mem mem;
     struct kvm *kvm;
+    struct power power; /* what devices may ask of it */
     struct bus pio, mmio;
     struct loop *loop;
     struct control *control;
     struct console *console;
     struct uart *uart;
     struct cmos *cmos;
-    struct i8042 *i8042;
     struct acpi_pm *acpi_pm;
     struct debugport *debugport;
     struct pci_bus pci;
@@ -206,8 +206,10 @@ static int open_file(const char *name, const char *what, uint64_t *size)
 
 static int pidfile_up(struct machine *m)
 {
-    m->pid_fd = m->opt->pidfile ? pidfile_open(m->opt->pidfile) : -1;
-    return m->opt->pidfile ? MIN(m->pid_fd, 0) : 0;
+    if (!m->opt->pidfile)
+        return 0;
+    m->pid_fd = pidfile_open(m->opt->pidfile);
+    return MIN(m->pid_fd, 0);
 }
 
 static void pidfile_down(struct machine *m)
@@ -501,7 +503,6 @@ static int devices_up(struct machine *m)
         .tx = uart_transmit,
         .rx_ready = uart_rx_ready,
     };
-    struct power power = {.ops = &power_ops, .opaque = m};
     uint64_t high_ram = m->mem.nr > 1 ? m->mem.region[1].size : 0;
     int err;
 
@@ -514,13 +515,14 @@ static int devices_up(struct machine *m)
     if ((err = cmos_create(&m->cmos, &m->pio, m->loop, line(m, LAYOUT_GSI_RTC),
                            m->mem.region[0].size, high_ram)))
         return err;
-    if ((err = i8042_create(&m->i8042, &m->pio, power)))
+    if ((err = i8042_add(&m->pio, &m->power)))
         return err;
-    if ((err = acpi_pm_create(&m->acpi_pm, &m->pio, m->loop, line(m, LAYOUT_GSI_SCI), power)))
+    if ((err =
+             acpi_pm_create(&m->acpi_pm, &m->pio, m->loop, line(m, LAYOUT_GSI_SCI), m->power)))
         return err;
     if (m->opt->debug_exit < 0)
         return 0;
-    err = debugport_create(&m->debugport, &m->pio, (uint16_t)m->opt->debug_exit, power);
+    err = debugport_create(&m->debugport, &m->pio, (uint16_t)m->opt->debug_exit, m->power);
     if (err)
         log_error("--debug-exit", "cannot use port 0x%x: %s; give a port that no device has",
                   m->opt->debug_exit, strerror(-err));
@@ -531,7 +533,6 @@ static void devices_down(struct machine *m)
 {
     debugport_destroy(m->debugport);
     acpi_pm_destroy(m->acpi_pm);
-    i8042_destroy(m->i8042);
     cmos_destroy(m->cmos);
     uart_destroy(m->uart);
     console_destroy(m->console);
@@ -540,7 +541,7 @@ static void devices_down(struct machine *m)
 static int pci_up(struct machine *m)
 {
     int err = pci_bus_init(&m->pci, &m->pio, &m->mmio);
-    m->pci.power = (struct power){.ops = &power_ops, .opaque = m};
+    m->pci.power = m->power;
     return err;
 }
 
@@ -793,6 +794,7 @@ int machine_run(const struct options *options)
         return STATUS_START;
     }
     m->opt = options;
+    m->power = (struct power){.ops = &power_ops, .opaque = m};
     m->verdict = VERDICT_NONE;
     m->pid_fd = m->kernel_fd = m->initrd_fd = m->signal_fd = m->stop_timer = -1;
 
