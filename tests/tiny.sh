@@ -250,6 +250,7 @@ guest reset-cf9 6 ends reset-cf9 --no-reboot
 guest reset-acpi 6 ends reset-acpi --no-reboot
 input=signal_once guest button 0 ends button
 input=signal_once guest button-reset 143 ends button-reset
+input=signal_once guest button-reset-ends 143 ends button-reset --no-reboot
 input=signal_once guest button-unknown 143 ends button-unknown
 input=signal_once guest button-now 143 ends button --stop-timeout 0
 input=signal_once guest button-late 143 ends button-ignored --stop-timeout 1

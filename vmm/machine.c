@@ -96,8 +96,6 @@ static void power_reset(void *opaque)
 {
     struct machine *m = opaque;
     int none = VERDICT_NONE;
-    if (m->opt->no_reboot)
-        return end(m, STATUS_RESET);
     atomic_compare_exchange_strong(&m->verdict, &none, VERDICT_RESET);
     vcpus_stop_async(m->vcpus);
     loop_stop(m->loop);
@@ -759,7 +757,7 @@ static int run(struct machine *m)
         if (atomic_compare_exchange_strong(&m->verdict, &verdict, VERDICT_NONE)) {
             if (m->stopping) /* who wants it to end does not want it to start again */
                 return STATUS_SIGNAL + m->stopping;
-            verdict = reset(m);
+            verdict = m->opt->no_reboot ? STATUS_RESET : reset(m);
         }
         if (verdict != VERDICT_NONE) /* none: it was reset, now or before this stop */
             return verdict;
