@@ -83,10 +83,10 @@ struct machine {
 /* ---- what ends or resets the VM (any thread) ---- */
 
 /* The first reason to end the VM counts; a reset gives way to it. */
-static void end(struct machine *m, int status)
+static void set_verdict(struct machine *m, int verdict)
 {
     int v = atomic_load(&m->verdict);
-    while (v < 0 && !atomic_compare_exchange_weak(&m->verdict, &v, status))
+    while (v < 0 && v != verdict && !atomic_compare_exchange_weak(&m->verdict, &v, verdict))
         ;
     vcpus_stop_async(m->vcpus);
     loop_stop(m->loop);
@@ -94,21 +94,17 @@ static void end(struct machine *m, int status)
 
 static void power_reset(void *opaque)
 {
-    struct machine *m = opaque;
-    int none = VERDICT_NONE;
-    atomic_compare_exchange_strong(&m->verdict, &none, VERDICT_RESET);
-    vcpus_stop_async(m->vcpus);
-    loop_stop(m->loop);
+    set_verdict(opaque, VERDICT_RESET);
 }
 
 static void power_off(void *opaque)
 {
-    end(opaque, STATUS_OFF);
+    set_verdict(opaque, STATUS_OFF);
 }
 
 static void power_debug_exit(void *opaque, unsigned value)
 {
-    end(opaque, (int)((value << 1 | 1) & 0xff));
+    set_verdict(opaque, (int)((value << 1 | 1) & 0xff));
 }
 
 static const struct power_ops power_ops = {
@@ -121,7 +117,7 @@ static void vcpu_ended(void *opaque, enum vcpu_event event)
 {
     if (event == VCPU_SHUTDOWN)
         log_error(NULL, "the guest crashed: triple fault");
-    end(opaque, event == VCPU_SHUTDOWN ? STATUS_CRASH : STATUS_KVM);
+    set_verdict(opaque, event == VCPU_SHUTDOWN ? STATUS_CRASH : STATUS_KVM);
 }
 
 static bool vcpu_faulted(void *opaque)
@@ -134,7 +130,7 @@ static void device_gone(void *opaque, const char *name, bool failed)
 {
     (void)name;
     (void)failed;
-    end(opaque, STATUS_DEVICE);
+    set_verdict(opaque, STATUS_DEVICE);
 }
 
 /* Main thread. What resets or ends the VM keeps the vCPUs where it stopped them. */
@@ -160,7 +156,7 @@ static void signalled(void *opaque, uint32_t events)
     bool first = !m->stopping;
     m->stopping = signo;
     if (!first || !m->opt->stop_timeout || !acpi_pm_power_button(m->acpi_pm))
-        return end(m, STATUS_SIGNAL + signo);
+        return set_verdict(m, STATUS_SIGNAL + signo);
     set_paused(m, false); /* or it could not power off */
     log_note(NULL,
              "signal %d: pressed the guest's power button; it has %u s to power off, another "
@@ -177,7 +173,7 @@ static void stopped_too_late(void *opaque, uint32_t events)
              "the guest did not power off within %u s of the signal and is ended; "
              "--stop-timeout gives it more",
              m->opt->stop_timeout);
-    end(m, STATUS_SIGNAL + m->stopping);
+    set_verdict(m, STATUS_SIGNAL + m->stopping);
 }
 
 /* ---- files ---- */
@@ -395,7 +391,7 @@ static const char *command_reset(void *opaque, struct json_text *out)
 static const char *command_quit(void *opaque, struct json_text *out)
 {
     (void)out;
-    end(opaque, STATUS_OFF);
+    set_verdict(opaque, STATUS_OFF);
     return NULL;
 }
 
@@ -468,11 +464,6 @@ static struct irq_line line(struct machine *m, uint32_t gsi)
     return (struct irq_line){.hv = kvm_hv(m->kvm), .gsi = gsi};
 }
 
-static void console_quit(void *opaque)
-{
-    end(opaque, STATUS_OFF);
-}
-
 static size_t console_receive(void *opaque, const uint8_t *data, size_t len)
 {
     struct machine *m = opaque;
@@ -495,7 +486,7 @@ static int devices_up(struct machine *m)
 {
     static const struct console_ops console_ops = {
         .receive = console_receive,
-        .quit = console_quit,
+        .quit = power_off,
     };
     static const struct uart_ops uart_ops = {
         .tx = uart_transmit,
