@@ -341,6 +341,20 @@ else
     verdict "PASS cli/log-file"
 fi
 
+# Where standard output is closed, the pidfile must not get its number, and the guest's words.
+: >"$T/pid"
+ln "$T/pid" "$T/pid-kept"
+if [ "$no_kvm" ]; then
+    skip closed-output "$no_kvm"
+else
+    "$M" --debug-exit 0xf4 --pidfile "$T/pid" "$G/hello-real.bin" </dev/null >&- 2>&-
+    if [ $? -ne 1 ] || ! [[ $(<"$T/pid-kept") =~ ^[0-9]+$ ]]; then
+        verdict "FAIL cli/closed-output: $(tr '\n' '|' <"$T/pid-kept")"
+    else
+        verdict "PASS cli/closed-output"
+    fi
+fi
+
 # --- the terminal, and signals ---
 
 # Runs in a terminal of script's: starts an idle guest, waits until the terminal is raw, lets $2
