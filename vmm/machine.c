@@ -482,49 +482,44 @@ static void uart_rx_ready(void *opaque)
     console_rx_ready(m->console);
 }
 
-static int devices_up(struct machine *m)
+static int console_up(struct machine *m)
 {
-    static const struct console_ops console_ops = {
+    static const struct console_ops ops = {
         .receive = console_receive,
         .quit = power_off,
     };
+    return console_create(&m->console, m->loop, STDIN_FILENO, STDOUT_FILENO, &ops, m);
+}
+
+static void console_down(struct machine *m)
+{
+    console_destroy(m->console);
+}
+
+static int devices_up(struct machine *m)
+{
     static const struct uart_ops uart_ops = {
         .tx = uart_transmit,
         .rx_ready = uart_rx_ready,
     };
     uint64_t high_ram = m->mem.nr > 1 ? m->mem.region[1].size : 0;
-    int err;
-
-    if ((err = console_create(&m->console, m->loop, STDIN_FILENO, STDOUT_FILENO, &console_ops,
-                              m)))
-        return err;
-    if ((err = uart_create(&m->uart, &m->pio, LAYOUT_PORT_COM1, line(m, LAYOUT_GSI_COM1),
-                           &uart_ops, m)))
-        return err;
-    if ((err = cmos_create(&m->cmos, &m->pio, m->loop, line(m, LAYOUT_GSI_RTC),
-                           m->mem.region[0].size, high_ram)))
-        return err;
-    if ((err = i8042_add(&m->pio, &m->power)))
-        return err;
-    if ((err =
-             acpi_pm_create(&m->acpi_pm, &m->pio, m->loop, line(m, LAYOUT_GSI_SCI), m->power)))
-        return err;
-    if (m->opt->debug_exit < 0)
-        return 0;
-    err = debugport_create(&m->debugport, &m->pio, (uint16_t)m->opt->debug_exit, m->power);
-    if (err)
-        log_error("--debug-exit", "cannot use port 0x%x: %s; give a port that no device has",
-                  m->opt->debug_exit, strerror(-err));
+    int err = uart_create(&m->uart, &m->pio, LAYOUT_PORT_COM1, line(m, LAYOUT_GSI_COM1),
+                          &uart_ops, m);
+    if (!err)
+        err = cmos_create(&m->cmos, &m->pio, m->loop, line(m, LAYOUT_GSI_RTC),
+                          m->mem.region[0].size, high_ram);
+    if (!err)
+        err = i8042_add(&m->pio, &m->power);
+    if (!err)
+        err = acpi_pm_create(&m->acpi_pm, &m->pio, m->loop, line(m, LAYOUT_GSI_SCI), m->power);
     return err;
 }
 
 static void devices_down(struct machine *m)
 {
-    debugport_destroy(m->debugport);
     acpi_pm_destroy(m->acpi_pm);
     cmos_destroy(m->cmos);
     uart_destroy(m->uart);
-    console_destroy(m->console);
 }
 
 static int pci_up(struct machine *m)
@@ -537,6 +532,22 @@ static int pci_up(struct machine *m)
 static void pci_down(struct machine *m)
 {
     pci_bus_fini(&m->pci);
+}
+
+static int debugport_up(struct machine *m)
+{
+    if (m->opt->debug_exit < 0)
+        return 0;
+    int err = debugport_create(&m->debugport, &m->pio, (uint16_t)m->opt->debug_exit, m->power);
+    if (err)
+        log_error("--debug-exit", "cannot use port 0x%x: %s; give a port that no device has",
+                  m->opt->debug_exit, strerror(-err));
+    return err;
+}
+
+static void debugport_down(struct machine *m)
+{
+    debugport_destroy(m->debugport);
 }
 
 /* ---- virtio devices ---- */
@@ -760,20 +771,33 @@ static int run(struct machine *m)
 static const struct step {
     int (*up)(struct machine *m);
     void (*down)(struct machine *m); /* also after an up that failed half-way */
+    const char *what;                /* NULL: up logs its own errors */
 } step[] = {
-    {pidfile_up, pidfile_down}, /* only one VM of that name */
-    {files_up, files_down},     /* everything is opened before the guest starts */
-    {kvm_up, kvm_down},         /* guest RAM, the VM, RAM slots, then the irqchip */
-    {buses_up, buses_down},     /* ports, MMIO, the event loop */
-    {signals_up, signals_down}, /* before any thread, so that all inherit the mask */
-    {control_up, control_down}, /* its socket goes when all devices are released */
-    {devices_up, devices_down}, /* console, UART, RTC, reset, power */
-    {pci_up, pci_down},         /* the bus that the passed-through devices sit on */
-    {virtio_up, virtio_down},   /* disks, opened before the devices are taken */
-    {vfio_up, vfio_down},       /* groups, DMA, devices */
-    {window_up, NULL},          /* room for their 64-bit BARs */
-    {vcpus_up, vcpus_down},     /* last up, first down: no vCPU runs while a device goes */
+    {pidfile_up, pidfile_down, NULL},             /* only one VM of that name */
+    {files_up, files_down, NULL},                 /* all is opened before the guest starts */
+    {kvm_up, kvm_down, NULL},                     /* RAM, the VM, RAM slots, then the irqchip */
+    {buses_up, buses_down, "the event loop"},     /* and ports, MMIO */
+    {signals_up, signals_down, "signals"},        /* before any thread: all inherit the mask */
+    {control_up, control_down, NULL},             /* goes when all devices are released */
+    {console_up, console_down, NULL},             /* the other end of the UART's line */
+    {devices_up, devices_down, "a PC's devices"}, /* UART, RTC, reset, power */
+    {pci_up, pci_down, "the PCI bus"},            /* that the next ones sit on */
+    {debugport_up, debugport_down, NULL},         /* at a port that no device has */
+    {virtio_up, virtio_down, NULL},               /* opened before the devices are taken */
+    {vfio_up, vfio_down, NULL},                   /* groups, DMA, devices */
+    {window_up, NULL, NULL},                      /* room for their 64-bit BARs */
+    {vcpus_up, vcpus_down, NULL}, /* last up, first down: no vCPU runs while a device goes */
 };
+
+static int step_up(struct machine *m, const struct step *s)
+{
+    int err = s->up(m);
+    if (err && s->what)
+        log_error(NULL,
+                  "cannot set up %s: %s; free memory or raise the limit of files (ulimit -n)",
+                  s->what, strerror(-err));
+    return err;
+}
 
 int machine_run(const struct options *options)
 {
@@ -791,7 +815,7 @@ int machine_run(const struct options *options)
     unsigned n = 0;
     int err = 0;
     while (n < ARRAY_SIZE(step) && !err)
-        err = step[n++].up(m);
+        err = step_up(m, &step[n++]);
     if (!err && !start(m))
         status = run(m);
     while (n-- > 0) {
