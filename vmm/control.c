@@ -260,6 +260,7 @@ int control_create(struct control **out, const char *path, struct loop *loop,
         log_error(path, "cannot make the control socket: %s; %s", strerror(-err),
                   err == -EADDRINUSE     ? "it is another VM's, or no socket: give another path"
                   : err == -ENAMETOOLONG ? "give a path of 1 to 107 bytes"
+                  : err == -EMFILE       ? "raise the limit of files (ulimit -n)"
                                          : "give a path in a directory that can be written");
         control_destroy(control);
         return err;
