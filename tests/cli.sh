@@ -273,11 +273,12 @@ kvm_row share-no-server 4 'nowhere: .*start virtiofsd' "$M" --share "unix:$T/now
 kvm_row disk-missing 4 'nowhere: .*No such file' "$M" --disk "$T/nowhere" "$idle"
 kvm_row disk-directory 4 'directory: .*raw image' "$M" --disk "$T/directory" "$idle"
 kvm_row disk-empty 4 'empty: .*truncate' "$M" --disk "$T/empty" "$idle"
-kvm_row disk-twice 4 'disk: .*process [0-9]+ .minivmm.*,ro' "$M" -d "$T/disk,ro" -d "$T/disk" "$idle"
+kvm_row disk-twice 4 'disk: .*another --disk.*,ro' "$M" -d "$T/disk,ro" -d "$T/disk" "$idle"
 
 # --- limits, permissions ---
 
 row limit-files 4 'Too many open files' bash -c 'ulimit -n 4; exec "$@"' - "$M" "$idle"
+kvm_row limit-file-size 4 'guest RAM: File too large.*ulimit -v, -f' bash -c 'ulimit -f 100; exec "$@"' - "$M" -m 64M "$idle"
 if grep -q __asan_init "$M"; then
     skip limit-address-space "the address sanitizer needs all of it"
 else

@@ -2,6 +2,7 @@
  * main.c: parse, run, exit status. A first argument `host` or `ctl` is a command; a kernel file
  * of that name is given as ./host.
  */
+#include <signal.h>
 #include <string.h>
 #include <sys/prctl.h>
 
@@ -32,5 +33,6 @@ int main(int argc, char **argv)
         prctl(PR_SET_NAME, options.name); /* its first 15 characters */
     if (options.log_file && log_set_file(options.log_file))
         return STATUS_START;
+    signal(SIGXFSZ, SIG_IGN); /* beyond the user's limit (ulimit -f) a write is an error */
     return machine_run(&options);
 }

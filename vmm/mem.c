@@ -145,7 +145,7 @@ int mem_init_backed(struct mem *mem, uint64_t size, const struct mem_backing *ba
         log_error("--memory", "cannot map %llu MiB of guest RAM: %s; give less, or %s",
                   size / MIB, strerror(-err),
                   backing->huge ? "reserve more huge pages (minivmm host check shows them)"
-                                : "raise the limit (ulimit -v)");
+                                : "raise the limits (ulimit -v, -f)");
         goto fail;
     }
     madvise(hva, size, MADV_HUGEPAGE); /* best effort */

@@ -11,8 +11,10 @@
 #include <limits.h>
 #include <linux/virtio_blk.h>
 #include <linux/virtio_ids.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -710,6 +712,22 @@ static void becomes_shorter(void)
 Test(virtio_blk, becomes_shorter)
 {
     on_both(false, ALL, becomes_shorter);
+}
+
+/* A file that may not grow (RLIMIT_FSIZE) is an error of the request's, not minivmm's end. */
+static void beyond_the_limit(void)
+{
+    const struct rlimit limit = {1 * MIB, RLIM_INFINITY};
+    cr_assert_eq(setrlimit(RLIMIT_FSIZE, &limit), 0);
+    cr_expect_eq(write_disk(0, 512), VIRTIO_BLK_S_OK);
+    cr_expect_eq(write_disk(SECTORS - 1, 512), VIRTIO_BLK_S_IOERR);
+    cr_expect_eq(read_disk(SECTORS - 1, 512), VIRTIO_BLK_S_OK);
+}
+
+Test(virtio_blk, beyond_the_limit)
+{
+    signal(SIGXFSZ, SIG_IGN); /* as main() has it */
+    on_both(false, ALL, beyond_the_limit);
 }
 
 /* The descriptor that is not OUTSIDE, of the same file. */
