@@ -115,6 +115,12 @@ static int measure(struct blk_file *file, bool is_device)
                  "the disk's last %llu bytes are no whole block: the guest does not see "
                  "them",
                  (unsigned long long)((uint64_t)size % file->info.block));
+    /* A guest may have written that, too: it is no error. */
+    char magic[4];
+    if (pread(file->fd, magic, 4, 0) == 4 && !memcmp(magic, "QFI\xfb", 4))
+        log_warn(path,
+                 "cannot be sure that disk is raw: it begins as a qcow2 image does; if it "
+                 "is one, convert it (qemu-img convert -O raw)");
     file->info.sectors = blocks * (file->info.block / BLK_SECTOR);
     file->info.physical = MAX(file->info.block, 4096U);
 

@@ -916,6 +916,21 @@ Test(virtio_blk, in_use)
     unplug();
 }
 
+Test(virtio_blk, qcow2)
+{
+    char text[256] = "";
+    int pipes[2];
+    cr_assert_eq(pipe2(pipes, O_NONBLOCK), 0);
+    log_set_level(LOG_WARN);
+    dup2(pipes[1], STDERR_FILENO);
+    cr_expect_eq(try(path, true, false), 0);
+    cr_expect_lt(read(pipes[0], text, sizeof(text) - 1), 0, "%s", text);
+    cr_assert_eq(pwrite(outside, "QFI\xfb", 4, 0), 4);
+    cr_expect_eq(try(path, true, false), 0);
+    cr_expect_gt(read(pipes[0], text, sizeof(text) - 1), 0);
+    cr_expect(strstr(text, "qemu-img convert"), "%s", text);
+}
+
 Test(virtio_blk, no_image)
 {
     char dir[] = "/var/tmp/minivmm-dir-XXXXXX", name[64];
