@@ -278,7 +278,7 @@ kvm_row passt-ended 4 'bin/passt: .*it has ended' env PATH="$T/bin:$PATH" "$M" -
 kvm_row disk-missing 4 'nowhere: .*No such file' "$M" --disk "$T/nowhere" "$idle"
 kvm_row disk-directory 4 'directory: .*raw image' "$M" --disk "$T/directory" "$idle"
 kvm_row disk-empty 4 'empty: .*truncate' "$M" --disk "$T/empty" "$idle"
-kvm_row disk-twice 4 'disk: .*process [0-9]+ .minivmm.*,ro' "$M" -d "$T/disk,ro" -d "$T/disk" "$idle"
+kvm_row disk-twice 4 'disk: .*another --disk.*,ro' "$M" -d "$T/disk,ro" -d "$T/disk" "$idle"
 
 # --- limits, permissions ---
 

@@ -126,12 +126,10 @@ Test(paravirt, more_than_the_bus_has_room_for)
     paravirt_close(&p);
 }
 
-/* The message is one line that names the process; cli.sh tests it, too. */
-Test(paravirt, a_disk_that_another_has)
+/* What is said, in one line, of disks that cannot be opened; cli.sh tests it, too. */
+static void refused(const char *want)
 {
-    char text[256] = "", want[64];
-    add("a", false);
-    add("a", false);
+    char text[256] = "";
     int pipes[2], old = dup(STDERR_FILENO);
     cr_assert_eq(pipe(pipes), 0);
     dup2(pipes[1], STDERR_FILENO);
@@ -139,10 +137,28 @@ Test(paravirt, a_disk_that_another_has)
     dup2(old, STDERR_FILENO);
     cr_expect_eq(err, -EAGAIN);
     cr_assert_gt(read(pipes[0], text, sizeof(text) - 1), 0);
-    snprintf(want, sizeof(want), "process %d ", getpid());
     cr_expect(strstr(text, want), "%s", text);
     cr_expect(strstr(text, opt.disk[0].path), "%s", text);
     paravirt_close(&p);
+}
+
+Test(paravirt, a_disk_that_another_has)
+{
+    char want[64];
+    struct flock lock = {.l_type = F_WRLCK};
+    add("a", false);
+    int fd = open(opt.disk[0].path, O_RDWR);
+    cr_assert_eq(fcntl(fd, F_OFD_SETLK, &lock), 0);
+    snprintf(want, sizeof(want), "process %d ", getpid());
+    refused(want);
+    close(fd);
+}
+
+Test(paravirt, a_disk_given_twice)
+{
+    add("a", false);
+    add("a", true);
+    refused("another --disk of this guest has it");
 }
 
 Test(paravirt, a_slot_that_is_taken)
