@@ -19,6 +19,11 @@
 #include "vmm/mem.h"
 #include "vmm/util.h"
 
+static void set_deadline(struct vhost *v)
+{
+    v->deadline = loop_now(CLOCK_MONOTONIC) + v->patience;
+}
+
 static int request(struct vhost *v, unsigned long nr, void *arg)
 {
     return v->ops->request(v, nr, arg);
@@ -39,6 +44,7 @@ int vhost_open(struct vhost *v)
     v->err_fd = loop_add_eventfd(v->loop, failed, v);
     if (v->err_fd < 0)
         return v->err_fd;
+    set_deadline(v);
     int err = request(v, VHOST_SET_OWNER, NULL);
     if (!err)
         err = request(v, VHOST_GET_FEATURES, &v->features);
@@ -139,6 +145,7 @@ void vhost_stop(struct vhost *v)
     if (!v->running)
         return;
     v->running = false;
+    set_deadline(v);
     v->ops->run(v, false);
     for (unsigned i = 0; i < v->queues; i++) {
         struct vhost_vring_state base = {.index = i};
@@ -147,6 +154,7 @@ void vhost_stop(struct vhost *v)
     }
 }
 
+/* 3.1.1: queues are set up before DRIVER_OK; one that is enabled later is not looked for. */
 static bool all_enabled(const struct vhost *v)
 {
     unsigned n = 0;
@@ -160,6 +168,7 @@ void vhost_update(struct vhost *v)
     bool run = virtio_is_live(v->dev) && all_enabled(v);
     const char *what = "interrupts";
     int err = 0;
+    set_deadline(v);
     if (!run)
         vhost_stop(v);
     else if (!v->running)

@@ -31,6 +31,8 @@ struct vhost {
     unsigned first, queues; /* of the device's queues; within its `outside` */
     uint64_t features;      /* the server's, of the device and of the rings */
     uint64_t extra;         /* features between us and the server, which it always gets */
+    int64_t patience;       /* ns for the answers to a start, or to a stop; the kernel's: any */
+    int64_t deadline;       /* for those to what is asked now, by CLOCK_MONOTONIC */
 
     int fd;      /* /dev/vhost-..., or the socket; owned */
     int backend; /* net: the tap's; its owner's */

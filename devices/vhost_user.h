@@ -11,11 +11,10 @@
 
 struct vhost_user {
     struct vhost vhost;
-    unsigned timeout_ms; /* for an answer; 0: the default */
-    bool acks;           /* the server says whether it did what it was told */
-    bool lost;           /* for ever */
+    bool acks; /* the server says whether it did what it was told */
+    bool lost; /* for ever */
 };
 
 /* Takes SOCKET over, whatever comes of it, for all queues of DEV. Logs its own errors;
- * vhost_close() is due after a failure as well. VU is zeroed but for the time. */
+ * vhost_close() is due after a failure as well. VU is zeroed. */
 int vhost_user_open(struct vhost_user *vu, struct virtio *dev, struct loop *loop, int socket);

@@ -26,6 +26,7 @@
 #define RUNNING     (VRIG_DRIVER | VIRTIO_CONFIG_S_DRIVER_OK)
 #define PROTOCOL    (1ULL << 30)
 #define VERSION_1   (1ULL << VIRTIO_F_VERSION_1)
+#define PATIENCE_NS (NS_PER_S / 2)
 
 /* The protocol's numbers, written down a second time. */
 enum {
@@ -57,6 +58,7 @@ enum fault {
     EXTRA, /* something behind the answer */
     FDS,   /* descriptors with it, which is harmless */
     NACK,  /* refused */
+    SLOW,  /* every answer, none so much that it were too late by itself */
 };
 
 static struct server {
@@ -231,6 +233,8 @@ static void *server_thread(void *opaque)
             break;
         if (fault == SILENT)
             continue;
+        if (server.fault == SLOW)
+            usleep(PATIENCE_NS / 1000 / 5);
         bool ask = serve(&p, fd);
         if (ask || p.flags & 8)
             answer(&p, ask, fault);
@@ -298,7 +302,6 @@ static void setup(void)
     dev.virtio = (struct virtio){
         .ops = &ops, .name = "dir", .mem = &rig.mem, .id = 42, .queues = 2, .outside = 2};
     virtio_init(&dev.virtio);
-    dev.server.timeout_ms = 100;
     int fd = connect_server(VERSION_1 | PROTOCOL, ~0ULL);
     cr_assert_eq(vhost_user_open(&dev.server, &dev.virtio, rig.loop, fd), 0);
     vrig_plug(&rig, &dev.virtio);
@@ -342,7 +345,7 @@ static bool same_file(int a, int b)
 
 Test(vhost_user, the_sequence)
 {
-    traced("1 15 16 3! 1 ");
+    traced("3 1 15 16 ");
     cr_expect_eq(server.agreed_protocol, 1 << 3, "answers to all, and nothing else");
     vrig_start(&rig, 0);
     traced(START);
@@ -388,6 +391,19 @@ Test(vhost_user, eventfds)
     cr_expect_eq(vrig_status(&rig), RUNNING | NEEDS_RESET);
 }
 
+/* As vrig_start() does it, of a device that may not take it. */
+static void driver_starts(void)
+{
+    vrig_set_status(&rig, VRIG_DRIVER & ~VIRTIO_CONFIG_S_FEATURES_OK);
+    vrig_write(&rig, rig.common + VIRTIO_PCI_COMMON_GFSELECT, 4, 1);
+    vrig_write(&rig, rig.common + VIRTIO_PCI_COMMON_GF, 4, 1);
+    vrig_set_status(&rig, VRIG_DRIVER);
+    vrig_enable_queue(&rig, 0);
+    vrig_enable_queue(&rig, 1);
+    vrig_set_status(&rig, RUNNING);
+    cr_expect_eq(vrig_status(&rig), RUNNING | NEEDS_RESET);
+}
+
 /* What is left to expect once the server is gone: one message, and a guest that goes on. */
 static void expect_lost(const char *why)
 {
@@ -398,14 +414,7 @@ static void expect_lost(const char *why)
     vrig_pump(&rig);
     vrig_set_status(&rig, 0);
     cr_expect_eq(vrig_status(&rig), 0);
-    vrig_set_status(&rig, VRIG_DRIVER & ~VIRTIO_CONFIG_S_FEATURES_OK);
-    vrig_write(&rig, rig.common + VIRTIO_PCI_COMMON_GFSELECT, 4, 1);
-    vrig_write(&rig, rig.common + VIRTIO_PCI_COMMON_GF, 4, 1);
-    vrig_set_status(&rig, VRIG_DRIVER);
-    vrig_enable_queue(&rig, 0);
-    vrig_enable_queue(&rig, 1);
-    vrig_set_status(&rig, RUNNING);
-    cr_expect_eq(vrig_status(&rig), RUNNING | NEEDS_RESET, "it does not come back");
+    driver_starts(); /* and it does not come back */
     cr_expect_str_empty(fake_log());
 }
 
@@ -445,6 +454,7 @@ static void fault_at(unsigned at, unsigned n)
     vrig_set_status(&rig, 0);
     server.fault_at = at;
     server.fault = faults[n].fault;
+    dev.server.vhost.patience = PATIENCE_NS;
     fake_log();
     if (at == GET_VRING_BASE) {
         server.fault_at = 0;
@@ -453,14 +463,7 @@ static void fault_at(unsigned at, unsigned n)
         vrig_set_status(&rig, 0);
         cr_expect_eq(vrig_status(&rig), 0);
     } else {
-        vrig_set_status(&rig, VRIG_DRIVER & ~VIRTIO_CONFIG_S_FEATURES_OK);
-        vrig_write(&rig, rig.common + VIRTIO_PCI_COMMON_GFSELECT, 4, 1);
-        vrig_write(&rig, rig.common + VIRTIO_PCI_COMMON_GF, 4, 1);
-        vrig_set_status(&rig, VRIG_DRIVER);
-        vrig_enable_queue(&rig, 0);
-        vrig_enable_queue(&rig, 1);
-        vrig_set_status(&rig, RUNNING);
-        cr_expect_eq(vrig_status(&rig), RUNNING | NEEDS_RESET, "%u", n);
+        driver_starts();
     }
     expect_lost(faults[n].why);
 }
@@ -486,6 +489,18 @@ FAULT_TESTS(4)
 FAULT_TESTS(5)
 FAULT_TESTS(6)
 _Static_assert(ARRAY_SIZE(faults) == 7, "a test for each");
+
+/* The time is for all of a start. */
+Test(vhost_user, slow_answers)
+{
+    running();
+    vrig_set_status(&rig, 0);
+    server.fault = SLOW;
+    dev.server.vhost.patience = PATIENCE_NS;
+    fake_log();
+    driver_starts();
+    expect_lost("does not answer");
+}
 
 static unsigned open_files(void)
 {
@@ -572,7 +587,7 @@ Test(virtio_fs, without_extras)
     cr_expect_eq(virtio_fs_device(fs)->features, VERSION_1, "as the server has it");
     vrig_start(&rig, 0);
     vrig_set_status(&rig, 0); /* waits for an answer, so all before has arrived */
-    traced("1 3 1 2 5 13 8 10 9 14 12 13 8 10 9 14 12 11 11 ");
+    traced("3 1 2 5 13 8 10 9 14 12 13 8 10 9 14 12 11 11 ");
     cr_expect_eq(server.agreed, VERSION_1);
     vrig_unplug(&rig);
     virtio_fs_destroy(fs);
@@ -601,5 +616,4 @@ Test(virtio_fs, not_a_server)
     refused(PROTOCOL, 0, NONE, "not supported"); /* no version 1 */
     refused(VERSION_1 | PROTOCOL, GET_FEATURES, CLOSE, "closed the connection");
     refused(VERSION_1 | PROTOCOL, GET_PROTOCOL_FEATURES, WRONG_ID, "that is none");
-    refused(VERSION_1 | PROTOCOL, SET_OWNER, NACK, "Input/output error");
 }
