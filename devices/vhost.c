@@ -14,7 +14,6 @@
 #include <stdio.h>
 #include <sys/eventfd.h>
 
-#include "devices/virtio.h"
 #include "vmm/loop.h"
 #include "vmm/mem.h"
 #include "vmm/util.h"
@@ -182,3 +181,20 @@ void vhost_update(struct vhost *v)
         virtio_break(v->dev, why); /* stops it */
     }
 }
+
+static struct vhost *server_of(struct virtio *dev)
+{
+    return container_of(dev, struct vhost_device, virtio)->server;
+}
+
+static void device_reset(struct virtio *dev)
+{
+    vhost_stop(server_of(dev));
+}
+
+static void device_update(struct virtio *dev)
+{
+    vhost_update(server_of(dev));
+}
+
+const struct virtio_ops vhost_device_ops = {.reset = device_reset, .update = device_update};

@@ -2,7 +2,7 @@
  * vhost.h: queues of a virtio device that are served outside: by the kernel (vhost-net,
  * vhost-vsock) or by another process (vhost-user).
  *
- * The device embeds a struct vhost for each set of queues that one server has, gives
+ * The device embeds a struct vhost for each set of queues that one server has, calls
  * vhost_update() and vhost_stop() as its update and reset, and has nothing else to do: kicks
  * and interrupts are eventfds between the guest and the server. Under the device's lock.
  */
@@ -11,9 +11,10 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "devices/virtio.h"
+
 struct loop;
 struct vhost;
-struct virtio;
 
 struct vhost_ops {
     /* A request of linux/vhost.h with its argument. */
@@ -60,3 +61,10 @@ int vhost_vsock_open(struct vhost *v, struct virtio *dev, struct loop *loop, uin
 void vhost_update(struct vhost *v);
 /* When it returns, the server touches no memory of the guest any more. */
 void vhost_stop(struct vhost *v);
+
+/* A device of which nothing is served here: these are its operations. */
+struct vhost_device {
+    struct virtio virtio;
+    struct vhost *server;
+};
+extern const struct virtio_ops vhost_device_ops;

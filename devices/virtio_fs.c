@@ -14,38 +14,17 @@
 #include <unistd.h>
 
 #include "devices/vhost_user.h"
-#include "devices/virtio.h"
 #include "vmm/util.h"
 
 enum { REQUEST_QUEUES = 1, QUEUES = 1 + REQUEST_QUEUES };
 
 struct virtio_fs {
-    struct virtio virtio;
+    struct vhost_device dev;
     struct vhost_user server;
     struct virtio_fs_config config;
 };
 
 _Static_assert(sizeof(struct virtio_fs_config) == VIRTIO_FS_TAG_MAX + 4, "5.11.4");
-
-static struct virtio_fs *from_virtio(struct virtio *dev)
-{
-    return container_of(dev, struct virtio_fs, virtio);
-}
-
-static void fs_reset(struct virtio *dev)
-{
-    vhost_stop(&from_virtio(dev)->server.vhost);
-}
-
-static void fs_update(struct virtio *dev)
-{
-    vhost_update(&from_virtio(dev)->server.vhost);
-}
-
-static const struct virtio_ops fs_ops = {
-    .reset = fs_reset,
-    .update = fs_update,
-};
 
 int virtio_fs_create(struct virtio_fs **out, const char *name, const char *tag, int socket,
                      struct loop *loop, const struct mem *mem)
@@ -58,8 +37,9 @@ int virtio_fs_create(struct virtio_fs **out, const char *name, const char *tag, 
     }
     fs->config.num_request_queues = REQUEST_QUEUES;
     memcpy(fs->config.tag, tag, strnlen(tag, VIRTIO_FS_TAG_MAX));
-    fs->virtio = (struct virtio){
-        .ops = &fs_ops,
+    fs->dev.server = &fs->server.vhost;
+    fs->dev.virtio = (struct virtio){
+        .ops = &vhost_device_ops,
         .name = name,
         .mem = mem,
         .id = VIRTIO_ID_FS,
@@ -68,8 +48,8 @@ int virtio_fs_create(struct virtio_fs **out, const char *name, const char *tag, 
         .config = &fs->config,
         .config_size = sizeof(fs->config),
     };
-    virtio_init(&fs->virtio);
-    int err = vhost_user_open(&fs->server, &fs->virtio, loop, socket);
+    virtio_init(&fs->dev.virtio);
+    int err = vhost_user_open(&fs->server, &fs->dev.virtio, loop, socket);
     if (err) {
         virtio_fs_destroy(fs);
         return err;
@@ -83,11 +63,11 @@ void virtio_fs_destroy(struct virtio_fs *fs)
     if (!fs)
         return;
     vhost_close(&fs->server.vhost);
-    virtio_fini(&fs->virtio);
+    virtio_fini(&fs->dev.virtio);
     free(fs);
 }
 
 struct virtio *virtio_fs_device(struct virtio_fs *fs)
 {
-    return &fs->virtio;
+    return &fs->dev.virtio;
 }

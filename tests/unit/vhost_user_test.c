@@ -81,10 +81,8 @@ static struct server {
 static struct vrig rig;
 
 /* A device of two queues, both the server's; nobody waits for long here. */
-static struct {
-    struct virtio virtio;
-    struct vhost_user server;
-} dev;
+static struct vhost_user vhost_user;
+static struct vhost_device dev = {.server = &vhost_user.vhost};
 
 struct __attribute__((packed)) packet {
     uint32_t id, flags, size;
@@ -277,40 +275,25 @@ static void after(void)
     fake_vfio_kernel_fini();
 }
 
-static bool dev_kick(struct virtio *virtio)
-{
-    (void)virtio;
-    return false;
-}
-
-static void dev_reset(struct virtio *virtio)
-{
-    (void)virtio;
-    vhost_stop(&dev.server.vhost);
-}
-
-static void dev_update(struct virtio *virtio)
-{
-    (void)virtio;
-    vhost_update(&dev.server.vhost);
-}
-
 static void setup(void)
 {
-    static const struct virtio_ops ops = {dev_kick, dev_reset, dev_update};
     before();
-    dev.virtio = (struct virtio){
-        .ops = &ops, .name = "dir", .mem = &rig.mem, .id = 42, .queues = 2, .outside = 2};
+    dev.virtio = (struct virtio){.ops = &vhost_device_ops,
+                                 .name = "dir",
+                                 .mem = &rig.mem,
+                                 .id = 42,
+                                 .queues = 2,
+                                 .outside = 2};
     virtio_init(&dev.virtio);
     int fd = connect_server(VERSION_1 | PROTOCOL, ~0ULL);
-    cr_assert_eq(vhost_user_open(&dev.server, &dev.virtio, rig.loop, fd), 0);
+    cr_assert_eq(vhost_user_open(&vhost_user, &dev.virtio, rig.loop, fd), 0);
     vrig_plug(&rig, &dev.virtio);
 }
 
 static void teardown(void)
 {
     vrig_unplug(&rig);
-    vhost_close(&dev.server.vhost);
+    vhost_close(&vhost_user.vhost);
     virtio_fini(&dev.virtio);
     end_server();
     after();
@@ -454,7 +437,7 @@ static void fault_at(unsigned at, unsigned n)
     vrig_set_status(&rig, 0);
     server.fault_at = at;
     server.fault = faults[n].fault;
-    dev.server.vhost.patience = PATIENCE_NS;
+    vhost_user.vhost.patience = PATIENCE_NS;
     fake_log();
     if (at == GET_VRING_BASE) {
         server.fault_at = 0;
@@ -496,7 +479,7 @@ Test(vhost_user, slow_answers)
     running();
     vrig_set_status(&rig, 0);
     server.fault = SLOW;
-    dev.server.vhost.patience = PATIENCE_NS;
+    vhost_user.vhost.patience = PATIENCE_NS;
     fake_log();
     driver_starts();
     expect_lost("does not answer");
