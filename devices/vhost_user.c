@@ -15,6 +15,7 @@
 #include <linux/vhost.h>
 #include <linux/virtio_config.h>
 #include <poll.h>
+#include <signal.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -114,6 +115,8 @@ static int lose(struct vhost_user *vu, const char *why)
         "both anew",
         why);
     shutdown(vu->vhost.fd, SHUT_RDWR); /* wakes the loop */
+    if (vu->group)
+        kill(-vu->group, SIGKILL);
     virtio_break(dev, NULL);
     return -EPIPE;
 }

@@ -26,22 +26,21 @@ struct virtio_fs {
 
 _Static_assert(sizeof(struct virtio_fs_config) == VIRTIO_FS_TAG_MAX + 4, "5.11.4");
 
-int virtio_fs_create(struct virtio_fs **out, const char *name, const char *tag, int socket,
-                     struct loop *loop, const struct mem *mem)
+int virtio_fs_create(struct virtio_fs **out, const struct virtio_fs_setup *setup)
 {
     struct virtio_fs *fs = calloc(1, sizeof(*fs));
     if (!fs) {
-        log_error(name, "cannot make device: %s", strerror(ENOMEM));
-        close(socket);
+        log_error(setup->name, "cannot make device: %s", strerror(ENOMEM));
+        close(setup->socket);
         return -ENOMEM;
     }
     fs->config.num_request_queues = REQUEST_QUEUES;
-    memcpy(fs->config.tag, tag, strnlen(tag, VIRTIO_FS_TAG_MAX));
+    memcpy(fs->config.tag, setup->tag, strnlen(setup->tag, VIRTIO_FS_TAG_MAX));
     fs->dev.server = &fs->server.vhost;
     fs->dev.virtio = (struct virtio){
         .ops = &vhost_device_ops,
-        .name = name,
-        .mem = mem,
+        .name = setup->name,
+        .mem = setup->mem,
         .id = VIRTIO_ID_FS,
         .queues = QUEUES,
         .outside = QUEUES,
@@ -49,7 +48,8 @@ int virtio_fs_create(struct virtio_fs **out, const char *name, const char *tag, 
         .config_size = sizeof(fs->config),
     };
     virtio_init(&fs->dev.virtio);
-    int err = vhost_user_open(&fs->server, &fs->dev.virtio, loop, socket);
+    fs->server.group = setup->group;
+    int err = vhost_user_open(&fs->server, &fs->dev.virtio, setup->loop, setup->socket);
     if (err) {
         virtio_fs_destroy(fs);
         return err;

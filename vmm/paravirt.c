@@ -97,10 +97,19 @@ static int open_net(struct paravirt *p, const struct paravirt_config *config, un
 static int open_share(struct paravirt *p, const struct paravirt_config *config, unsigned n)
 {
     const struct option_share *o = &config->opt->share[n];
-    int socket = share_connect(&p->share_server[n], o);
+    struct spawn *server = &p->share_server[n];
+    int socket = share_connect(server, o);
     if (socket < 0)
         return socket;
-    int err = virtio_fs_create(&p->share[n], o->dir, o->tag, socket, config->loop, config->mem);
+    const struct virtio_fs_setup setup = {
+        .name = o->dir,
+        .tag = o->tag,
+        .socket = socket,
+        .group = server->pid,
+        .loop = config->loop,
+        .mem = config->mem,
+    };
+    int err = virtio_fs_create(&p->share[n], &setup);
     return err ? err : plug(p, config, virtio_fs_device(p->share[n]), CLASS_STORAGE);
 }
 

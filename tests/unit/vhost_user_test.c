@@ -9,11 +9,14 @@
 #include <linux/virtio_fs.h>
 #include <linux/virtio_ids.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "devices/vhost_user.h"
@@ -485,6 +488,28 @@ Test(vhost_user, slow_answers)
     expect_lost("does not answer");
 }
 
+/* A server of our own that is late in a stop does not get at the guest's memory later. */
+Test(vhost_user, late_server_is_killed)
+{
+    int status = 0;
+    running();
+    vhost_user.group = fork();
+    if (vhost_user.group == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        pause();
+    }
+    cr_assert_eq(setpgid(vhost_user.group, 0), 0);
+    vhost_user.vhost.patience = PATIENCE_NS;
+    server.fault = SILENT;
+    server.fault_at = GET_VRING_BASE;
+    vrig_set_status(&rig, 0);
+    for (unsigned n = 0; n < 500 && !waitpid(vhost_user.group, &status, WNOHANG); n++)
+        usleep(10000);
+    cr_expect(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+    kill(-vhost_user.group, SIGKILL);
+    vhost_user.group = 0;
+}
+
 static unsigned open_files(void)
 {
     unsigned n = 0;
@@ -554,12 +579,18 @@ Test(vhost_user, a_hundred_reboots)
 
 static struct virtio_fs *fs;
 
+static int create_fs(int socket)
+{
+    const struct virtio_fs_setup setup = {"dir", "work", socket, 0, rig.loop, &rig.mem};
+    return virtio_fs_create(&fs, &setup);
+}
+
 /* A server of before the protocol's own features: rings start by themselves, nothing is
  * acknowledged. */
 Test(virtio_fs, without_extras)
 {
     int fd = connect_server(VERSION_1, 0);
-    cr_assert_eq(virtio_fs_create(&fs, "dir", "work", fd, rig.loop, &rig.mem), 0);
+    cr_assert_eq(create_fs(fd), 0);
     vrig_plug(&rig, virtio_fs_device(fs));
     char tag[VIRTIO_FS_TAG_MAX];
     for (unsigned i = 0; i < sizeof(tag); i++)
@@ -586,7 +617,7 @@ static void refused(uint64_t features, unsigned at, enum fault fault, const char
     server.fault_at = at;
     server.fault = fault;
     fake_log();
-    cr_expect_lt(virtio_fs_create(&fs, "dir", "work", fd, rig.loop, &rig.mem), 0);
+    cr_expect_lt(create_fs(fd), 0);
     const char *log = fake_log();
     cr_expect_eq(fake_log_lines(log, "dir: cannot"), 1, "%s", log);
     cr_expect_eq(fake_log_lines(log, why), 1, "%s", log);
