@@ -108,13 +108,13 @@ int spawn_start(struct spawn *s, const char *const *argv, int fd, const char *in
     return -err;
 }
 
-int spawn_connect(const char *path, int flags)
+int spawn_connect(const char *path)
 {
     struct sockaddr_un addr = {.sun_family = AF_UNIX};
     int n = snprintf(addr.sun_path, sizeof(addr.sun_path), "%s", path);
     if (n < 0 || (size_t)n >= sizeof(addr.sun_path))
         return -ENAMETOOLONG;
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | flags, 0);
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (fd < 0)
         return -errno;
     if (connect(fd, (const struct sockaddr *)&addr, sizeof(addr)) == 0)
@@ -131,14 +131,21 @@ static bool ended(pid_t pid)
     return waitid(P_PID, (id_t)pid, &info, WEXITED | WNOWAIT | WNOHANG) < 0 || info.si_pid;
 }
 
+static void await_end(pid_t pid)
+{
+    for (unsigned n = 0; !ended(pid) && n < STOP_POLLS_MAX; n++)
+        nanosleep(&(struct timespec){.tv_nsec = STOP_POLL_NS}, NULL);
+}
+
 void spawn_stop(struct spawn *s)
 {
     if (!s->pid)
         return;
     kill(-s->pid, SIGTERM);
-    for (unsigned n = 0; !ended(s->pid) && n < STOP_POLLS_MAX; n++)
-        nanosleep(&(struct timespec){.tv_nsec = STOP_POLL_NS}, NULL);
+    await_end(s->pid);
     kill(-s->pid, SIGKILL); /* and what it has started itself */
-    waitpid(s->pid, NULL, 0);
+    kill(s->pid, SIGKILL);  /* also where it has left its group */
+    await_end(s->pid);      /* a disk that hangs may keep it for ever */
+    waitpid(s->pid, NULL, WNOHANG);
     s->pid = 0;
 }

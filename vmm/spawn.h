@@ -22,8 +22,9 @@ int spawn_find(const char *name, const char *install, char *out, size_t size);
  * read. FD stays the caller's. INSTALL says how one comes by the program. Main thread only: the
  * program is killed when the thread that started it ends. Logs its own errors. */
 int spawn_start(struct spawn *s, const char *const *argv, int fd, const char *install);
-/* The socket of a helper that runs already and listens at PATH; FLAGS: SOCK_NONBLOCK or 0.
- * -ENAMETOOLONG, or what connect(2) says. */
-int spawn_connect(const char *path, int flags);
-/* Asks it to end, waits for a bounded time, kills it. Nothing is left of it then. */
+/* The socket, non-blocking, of a helper that runs already and listens at PATH. -ENAMETOOLONG,
+ * or what connect(2) says: -EAGAIN of one that has enough to do with others. */
+int spawn_connect(const char *path);
+/* Asks it to end, waits for a bounded time, kills it. Nothing is left of it then, but where the
+ * kernel itself cannot end it, which is not waited for. */
 void spawn_stop(struct spawn *s);
