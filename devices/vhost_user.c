@@ -214,11 +214,13 @@ static unsigned put_memory(const struct mem *mem, struct packet *p, int *fds)
     return mem->nr;
 }
 
-static unsigned put_file(const struct vhost_vring_file *file, struct packet *p, int *fds)
+static unsigned put_file(const void *arg, struct packet *p, int *fds)
 {
-    p->payload.number = file->index | (file->fd < 0 ? RING_NO_FD : 0);
-    fds[0] = file->fd;
-    return file->fd >= 0;
+    struct vhost_vring_file file;
+    memcpy(&file, arg, sizeof(file));
+    p->payload.number = file.index | (file.fd < 0 ? RING_NO_FD : 0);
+    fds[0] = file.fd;
+    return file.fd >= 0;
 }
 
 static int exchange(struct vhost_user *vu, const struct message *m, void *arg)
