@@ -12,6 +12,7 @@
 #include <linux/vhost.h>
 #include <linux/virtio_config.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <sys/eventfd.h>
 
 #include "vmm/loop.h"
@@ -21,11 +22,6 @@
 static void set_deadline(struct vhost *v)
 {
     v->deadline = loop_now(CLOCK_MONOTONIC) + v->patience;
-}
-
-static int request(struct vhost *v, unsigned long nr, void *arg)
-{
-    return v->ops->request(v, nr, arg);
 }
 
 static void failed(void *opaque, uint32_t events)
@@ -44,9 +40,9 @@ int vhost_open(struct vhost *v)
     if (v->err_fd < 0)
         return v->err_fd;
     set_deadline(v);
-    int err = request(v, VHOST_SET_OWNER, NULL);
+    int err = v->ops->request(v, VHOST_SET_OWNER, NULL);
     if (!err)
-        err = request(v, VHOST_GET_FEATURES, &v->features);
+        err = v->ops->request(v, VHOST_GET_FEATURES, &v->features);
     if (err)
         return err;
     v->dev->features &= v->features | ~VIRTIO_FEATURES_OF_ALL;
@@ -76,7 +72,7 @@ static int set_memory(struct vhost *v)
             .memory_size = mem->region[i].size,
             .userspace_addr = (uintptr_t)mem->region[i].hva,
         };
-    return request(v, VHOST_SET_MEM_TABLE, &table);
+    return v->ops->request(v, VHOST_SET_MEM_TABLE, &table);
 }
 
 static int set_call(struct vhost *v, unsigned i)
@@ -84,7 +80,7 @@ static int set_call(struct vhost *v, unsigned i)
     const struct virtio *dev = v->dev;
     struct vhost_vring_file call = {i,
                                     dev->transport_ops->call_fd(dev->transport, v->first + i)};
-    return request(v, VHOST_SET_VRING_CALL, &call);
+    return v->ops->request(v, VHOST_SET_VRING_CALL, &call);
 }
 
 static int set_queue(struct vhost *v, unsigned i)
@@ -111,7 +107,7 @@ static int set_queue(struct vhost *v, unsigned i)
     };
     int ret = set_call(v, i);
     for (size_t n = 0; n < ARRAY_SIZE(step) && !ret; n++)
-        ret = request(v, step[n].request, step[n].arg);
+        ret = v->ops->request(v, step[n].request, step[n].arg);
     return ret;
 }
 
@@ -121,7 +117,7 @@ static int start(struct vhost *v, const char **what)
     uint64_t features = (dev->accepted & v->features) | v->extra;
     v->running = true; /* or half-way: to be stopped */
     *what = "features";
-    int err = request(v, VHOST_SET_FEATURES, &features);
+    int err = v->ops->request(v, VHOST_SET_FEATURES, &features);
     if (err)
         return err;
     *what = "memory";
@@ -148,7 +144,7 @@ void vhost_stop(struct vhost *v)
     v->ops->run(v, false);
     for (unsigned i = 0; i < v->queues; i++) {
         struct vhost_vring_state base = {.index = i};
-        if (!request(v, VHOST_GET_VRING_BASE, &base))
+        if (!v->ops->request(v, VHOST_GET_VRING_BASE, &base))
             v->dev->queue[v->first + i].next_avail = (uint16_t)base.num;
     }
 }
@@ -195,6 +191,15 @@ static void device_reset(struct virtio *dev)
 static void device_update(struct virtio *dev)
 {
     vhost_update(server_of(dev));
+}
+
+void vhost_device_destroy(struct vhost_device *dev)
+{
+    if (!dev)
+        return;
+    vhost_close(dev->server);
+    virtio_fini(&dev->virtio);
+    free(dev);
 }
 
 const struct virtio_ops vhost_device_ops = {.reset = device_reset, .update = device_update};

@@ -62,9 +62,11 @@ void vhost_update(struct vhost *v);
 /* When it returns, the server touches no memory of the guest any more. */
 void vhost_stop(struct vhost *v);
 
-/* A device of which nothing is served here: these are its operations. */
+/* A device of which nothing is served here, and its operations. */
 struct vhost_device {
-    struct virtio virtio;
+    struct virtio virtio; /* what a transport takes */
     struct vhost *server;
 };
 extern const struct virtio_ops vhost_device_ops;
+/* After its transport. Frees what DEV is the first member of; NULL is fine. */
+void vhost_device_destroy(struct vhost_device *dev);

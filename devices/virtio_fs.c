@@ -26,7 +26,7 @@ struct virtio_fs {
 
 _Static_assert(sizeof(struct virtio_fs_config) == VIRTIO_FS_TAG_MAX + 4, "5.11.4");
 
-int virtio_fs_create(struct virtio_fs **out, const struct virtio_fs_setup *setup)
+int virtio_fs_create(struct vhost_device **out, const struct virtio_fs_setup *setup)
 {
     struct virtio_fs *fs = calloc(1, sizeof(*fs));
     if (!fs) {
@@ -51,23 +51,9 @@ int virtio_fs_create(struct virtio_fs **out, const struct virtio_fs_setup *setup
     fs->server.group = setup->group;
     int err = vhost_user_open(&fs->server, &fs->dev.virtio, setup->loop, setup->socket);
     if (err) {
-        virtio_fs_destroy(fs);
+        vhost_device_destroy(&fs->dev);
         return err;
     }
-    *out = fs;
+    *out = &fs->dev;
     return 0;
-}
-
-void virtio_fs_destroy(struct virtio_fs *fs)
-{
-    if (!fs)
-        return;
-    vhost_close(&fs->server.vhost);
-    virtio_fini(&fs->dev.virtio);
-    free(fs);
-}
-
-struct virtio *virtio_fs_device(struct virtio_fs *fs)
-{
-    return &fs->dev.virtio;
 }

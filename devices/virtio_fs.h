@@ -7,8 +7,7 @@
 
 struct loop;
 struct mem;
-struct virtio;
-struct virtio_fs;
+struct vhost_device;
 
 #define VIRTIO_FS_TAG_MAX 36
 
@@ -22,7 +21,4 @@ struct virtio_fs_setup {
 };
 
 /* Logs its own errors. */
-int virtio_fs_create(struct virtio_fs **out, const struct virtio_fs_setup *setup);
-void virtio_fs_destroy(struct virtio_fs *fs); /* after its transport; NULL is fine */
-/* What a transport takes. */
-struct virtio *virtio_fs_device(struct virtio_fs *fs);
+int virtio_fs_create(struct vhost_device **out, const struct virtio_fs_setup *setup);

@@ -13,7 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "devices/virtio.h"
+#include "devices/vhost.h"
 #include "devices/virtio_blk.h"
 #include "devices/virtio_fs.h"
 #include "devices/virtio_net.h"
@@ -110,14 +110,14 @@ static int open_share(struct paravirt *p, const struct paravirt_config *config, 
         .mem = config->mem,
     };
     int err = virtio_fs_create(&p->share[n], &setup);
-    return err ? err : plug(p, config, virtio_fs_device(p->share[n]), CLASS_STORAGE);
+    return err ? err : plug(p, config, &p->share[n]->virtio, CLASS_STORAGE);
 }
 
 static int open_vsock(struct paravirt *p, const struct paravirt_config *config, unsigned n)
 {
     (void)n;
     int err = virtio_vsock_create(&p->vsock, config->opt->vsock_cid, config->loop, config->mem);
-    return err ? err : plug(p, config, virtio_vsock_device(p->vsock), CLASS_COMMUNICATION);
+    return err ? err : plug(p, config, &p->vsock->virtio, CLASS_COMMUNICATION);
 }
 
 static int open_rng(struct paravirt *p, const struct paravirt_config *config, unsigned n)
@@ -171,9 +171,9 @@ void paravirt_close(struct paravirt *p)
         virtio_net_destroy(p->net[i]);
         spawn_stop(&p->passt[i]);
     }
-    virtio_vsock_destroy(p->vsock);
+    vhost_device_destroy(p->vsock);
     for (unsigned i = 0; i < OPTIONS_SHARE_MAX; i++) {
-        virtio_fs_destroy(p->share[i]); /* a server whose connection ends, ends */
+        vhost_device_destroy(p->share[i]); /* a server whose connection ends, ends */
         spawn_stop(&p->share_server[i]);
     }
     for (unsigned i = 0; i < OPTIONS_DISK_MAX; i++)

@@ -25,7 +25,7 @@
 #define COMMAND     (PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER)
 
 static struct vrig rig;
-static struct virtio_vsock *vsock;
+static struct vhost_device *vsock;
 static struct fake_vfio_kernel *os;
 
 /* The kernel's side. */
@@ -159,14 +159,14 @@ static void setup(void)
 {
     before();
     cr_assert_eq(virtio_vsock_create(&vsock, CID, rig.loop, &rig.mem), 0);
-    vrig_plug(&rig, virtio_vsock_device(vsock));
+    vrig_plug(&rig, &vsock->virtio);
 }
 
 static void teardown(void)
 {
     vrig_unplug(&rig);
-    virtio_vsock_destroy(vsock);
-    virtio_vsock_destroy(NULL);
+    vhost_device_destroy(vsock);
+    vhost_device_destroy(NULL);
     after();
 }
 
@@ -504,9 +504,9 @@ Test(vhost_open, features_are_the_kernels)
 {
     kernel.features = 1ULL << VIRTIO_F_VERSION_1 | 1ULL << VIRTIO_RING_F_INDIRECT_DESC | 1U;
     cr_assert_eq(virtio_vsock_create(&vsock, CID, rig.loop, &rig.mem), 0);
-    cr_expect_eq(virtio_vsock_device(vsock)->features,
+    cr_expect_eq(vsock->virtio.features,
                  1ULL << VIRTIO_F_VERSION_1 | 1ULL << VIRTIO_RING_F_INDIRECT_DESC);
-    virtio_vsock_destroy(vsock);
+    vhost_device_destroy(vsock);
 }
 
 /* ---- vhost-net: two queues of a device with four ---- */
