@@ -547,6 +547,26 @@ Test(vhost_user, refusal)
     running();
 }
 
+static void steal(void *opaque, uint32_t events)
+{
+    eventfd_t value;
+    (void)opaque, (void)events;
+    cr_expect_eq(eventfd_read(server.err[0], &value), 0);
+}
+
+/* An eventfd's flags are shared: the server makes one block, and takes back what it signalled.
+ */
+Test(vhost_user, loop_does_not_block)
+{
+    running();
+    int first = loop_add_eventfd(rig.loop, steal, NULL);
+    cr_assert_eq(fcntl(server.err[0], F_SETFL, 0), 0);
+    eventfd_write(first, 1);
+    eventfd_write(server.err[0], 1);
+    vrig_pump(&rig);
+    loop_close(rig.loop, first);
+}
+
 /* Something behind an answer is found by the next question, or by the loop. */
 Test(vhost_user, more_than_an_answer)
 {
