@@ -124,17 +124,18 @@ int spawn_connect(const char *path)
     return err;
 }
 
-/* The process is a zombie then: its number is still its own, and its group's. */
-static bool ended(pid_t pid)
+/* Whether it has ended, or does so within a bounded time. It is a zombie then: its number is
+ * still its own, and its group's. */
+static bool ends(pid_t pid)
 {
-    siginfo_t info = {0};
-    return waitid(P_PID, (id_t)pid, &info, WEXITED | WNOWAIT | WNOHANG) < 0 || info.si_pid;
-}
-
-static void await_end(pid_t pid)
-{
-    for (unsigned n = 0; !ended(pid) && n < STOP_POLLS_MAX; n++)
+    for (unsigned n = 0;; n++) {
+        siginfo_t info = {0};
+        if (waitid(P_PID, (id_t)pid, &info, WEXITED | WNOWAIT | WNOHANG) < 0 || info.si_pid)
+            return true;
+        if (n == STOP_POLLS_MAX)
+            return false;
         nanosleep(&(struct timespec){.tv_nsec = STOP_POLL_NS}, NULL);
+    }
 }
 
 void spawn_stop(struct spawn *s)
@@ -142,10 +143,10 @@ void spawn_stop(struct spawn *s)
     if (!s->pid)
         return;
     kill(-s->pid, SIGTERM);
-    await_end(s->pid);
+    ends(s->pid);
     kill(-s->pid, SIGKILL); /* and what it has started itself */
     kill(s->pid, SIGKILL);  /* also where it has left its group */
-    await_end(s->pid);      /* a disk that hangs may keep it for ever */
+    ends(s->pid);           /* a disk that hangs may keep it for ever */
     waitpid(s->pid, NULL, WNOHANG);
     s->pid = 0;
 }
