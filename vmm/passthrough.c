@@ -136,7 +136,7 @@ static int add_device(struct passthrough *p, const struct option_vfio *option, c
     if (several && o->devfn >= 0)
         o->devfn = PCI_DEVFN(o->devfn >> 3, host_function(d));
     for (unsigned i = 0; i < p->config.nr; i++) {
-        if (!strcmp(d->path, p->device[i].path)) {
+        if (!strcmp(d->addr, p->device[i].addr)) { /* sysfs has several paths to a device */
             log_error(d->addr, "cannot pass device twice: an earlier --vfio names it too; "
                                "leave one out");
             return -EEXIST;
@@ -152,7 +152,7 @@ bool passthrough_is_free(const char *path, const void *opaque)
     const struct passthrough *p = opaque;
     char driver[64], who[160];
     for (unsigned i = 0; p && i < p->config.nr; i++) {
-        if (!strcmp(p->device[i].path, path))
+        if (!strcmp(p->device[i].addr, vfio_sysfs_name(path)))
             return false;
     }
     vfio_sysfs_driver(path, driver, sizeof(driver));
