@@ -17,12 +17,15 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "vfio/vfio_pci_priv.h"
+#include "vmm/loop.h"
 #include "vmm/util.h"
 
-#define ROM_SIZE_MAX (16 * MIB) /* PCI 3.0, 6.2.5.2 */
+#define ROM_SIZE_MAX (16 * MIB)      /* PCI 3.0, 6.2.5.2 */
+#define READ_TIME_NS (10 * NS_PER_S) /* for the device's: a vCPU waits, others for its lock */
 
 static bool has_signature(const uint8_t *image, uint64_t size)
 {
@@ -105,9 +108,12 @@ static void complain(struct vfio_pci *pci, const char *why)
 static int read_device(struct vfio_pci *pci, uint8_t *image, uint64_t size)
 {
     const struct vfio_region *region = &pci->bar[PCI_BAR_ROM].view.region;
+    int64_t end = loop_now(CLOCK_MONOTONIC) + READ_TIME_NS;
     uint64_t step = 4 * KIB, done = 0;
 
     while (done < size) {
+        if (loop_now(CLOCK_MONOTONIC) > end)
+            return -ETIMEDOUT;
         uint64_t n = MIN(step, size - done);
         int err = pci->vdev->ops->region_read(pci->vdev, region, done, image + done, n);
         if (err == -EINVAL && step > 8)
@@ -120,14 +126,15 @@ static int read_device(struct vfio_pci *pci, uint8_t *image, uint64_t size)
     return 0;
 }
 
-/* A device that does not let itself be read (it is in D3hot, say) is asked again next time. */
+/* A device that does not let itself be read (it is in D3hot, say) is asked again next time, but
+ * for one that takes too long. */
 static void shadow(struct vfio_pci *pci)
 {
     uint64_t size = pci->bar[PCI_BAR_ROM].view.region.size;
     uint8_t *image = malloc(size);
     int err = image ? read_device(pci, image, size) : -ENOMEM;
 
-    pci->rom.done = !err;
+    pci->rom.done = !err || err == -ETIMEDOUT;
     if (!err && has_signature(image, size)) {
         pci->rom.image = image;
         pci->rom.size = size;
