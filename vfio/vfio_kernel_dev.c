@@ -12,7 +12,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/ioctl.h>
-#include <sys/mman.h>
 #include <unistd.h>
 
 #include "vfio/vfio_info.h"
@@ -107,13 +106,7 @@ static int region_write(struct vfio_device *dev, const struct vfio_region *regio
 static int region_mmap(struct vfio_device *dev, const struct vfio_region *region,
                        const struct vfio_area *area, void *addr)
 {
-    int prot = (region->flags & VFIO_REGION_INFO_FLAG_READ ? PROT_READ : 0) |
-               (region->flags & VFIO_REGION_INFO_FLAG_WRITE ? PROT_WRITE : 0);
-    if (!range_within(area->offset, area->size, region->size))
-        return -EINVAL;
-    void *at = mmap(addr, area->size, prot, MAP_SHARED | MAP_FIXED, fd_of(dev),
-                    (off_t)(region->offset + area->offset));
-    return at == MAP_FAILED ? -errno : 0;
+    return vfio_info_mmap(region, area, fd_of(dev), addr);
 }
 
 /* ---- interrupts ---- */
