@@ -191,6 +191,12 @@ struct vfio_dma_text {
 };
 struct vfio_dma_text vfio_dma_ranges_text(const struct vfio_dma_limits *limits);
 
+/* "16M", "4K", "128": the largest unit that leaves no remainder, as --memory takes it. */
+struct vfio_size_text {
+    char s[24];
+};
+struct vfio_size_text vfio_size_text(uint64_t size);
+
 /*
  * Maps all RAM for the device's DMA, after checking every region against the IOMMU's page
  * sizes, its valid IOVA ranges and the mappings left; undoes everything on failure. Logs its

@@ -18,15 +18,10 @@
 #include "vmm/mem.h"
 #include "vmm/util.h"
 
-struct size_text {
-    char s[24];
-};
-
-/* In the largest unit that leaves no remainder, as --memory takes it. */
-static struct size_text size_text(uint64_t size)
+struct vfio_size_text vfio_size_text(uint64_t size)
 {
     static const char unit[] = "\0KMGT";
-    struct size_text text;
+    struct vfio_size_text text;
     unsigned i = 0;
     while (i < 4 && size && size % KIB == 0) {
         size /= KIB;
@@ -114,7 +109,7 @@ static int check(struct vfio_iommu *iommu, const struct mem *mem)
             log_error(iommu->name,
                       "cannot map guest memory 0x%" PRIx64 "-0x%" PRIx64
                       " for DMA: the IOMMU's smallest page is %s; give a multiple as --memory",
-                      r->gpa, last(r), size_text(limits.page).s);
+                      r->gpa, last(r), vfio_size_text(limits.page).s);
             return -EINVAL;
         }
     }
@@ -132,8 +127,8 @@ static void map_failed(const struct vfio_iommu *iommu, const struct mem *mem,
             "cannot map guest memory for DMA: RLIMIT_MEMLOCK is %s, %s is needed; raise it "
             "by 'ulimit -l %" PRIu64 "', memlock in /etc/security/limits.conf or "
             "LimitMEMLOCK=%s in the systemd unit",
-            size_text(limit.rlim_cur).s, size_text(mem->size).s, (uint64_t)(mem->size / KIB),
-            size_text(mem->size).s);
+            vfio_size_text(limit.rlim_cur).s, vfio_size_text(mem->size).s,
+            (uint64_t)(mem->size / KIB), vfio_size_text(mem->size).s);
     else
         log_error(iommu->name,
                   "cannot map guest memory 0x%" PRIx64 "-0x%" PRIx64 " for DMA: %s; %s", r->gpa,
@@ -164,7 +159,7 @@ int vfio_dma_map_ram(struct vfio_iommu *iommu, const struct mem *mem)
             return err;
         }
         log_note(iommu->name, "DMA 0x%" PRIx64 "-0x%" PRIx64 " %s", r->gpa, last(r),
-                 size_text(r->size).s);
+                 vfio_size_text(r->size).s);
     }
     return 0;
 }

@@ -9,8 +9,6 @@
  */
 #include <errno.h>
 #include <inttypes.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "vfio/vfio_p2p.h"
@@ -301,32 +299,14 @@ static const char *trap_label(const struct vfio_view *view, uint64_t start, uint
     return NULL;
 }
 
-static void print_bar(FILE *f, const struct vfio_pci *pci, unsigned i)
-{
-    const struct pci_bar *bar = &pci->dev.bar[i];
-
-    if (i == PCI_BAR_ROM)
-        fputs("ROM", f);
-    else
-        fprintf(f, "BAR%u%s", i, (bar->flags & PCI_BASE_ADDRESS_SPACE_IO) ? " I/O" : "");
-    fprintf(f, " 0x%" PRIx64, pci_bar_value(&pci->dev, i));
-    vfio_view_print_size(f, bar->size);
-    if (i != PCI_BAR_ROM)
-        vfio_view_print_access(f, &pci->bar[i].view, trap_label);
-}
-
 void vfio_pci_bars_describe(const struct vfio_pci *pci)
 {
     for (unsigned i = 0; i < PCI_BARS; i++) {
-        char *line = NULL;
-        size_t size;
-        FILE *f = pci->dev.bar[i].size ? open_memstream(&line, &size) : NULL;
+        uint64_t addr = pci_bar_value(&pci->dev, i), size = pci->dev.bar[i].size;
 
-        if (!f)
-            continue;
-        print_bar(f, pci, i);
-        if (fclose(f) == 0)
-            log_note(pci->dev.name, "%s", line);
-        free(line);
+        if (size && i != PCI_BAR_ROM)
+            vfio_view_describe(&pci->bar[i].view, addr, size, trap_label);
+        else if (size)
+            log_note(pci->dev.name, "ROM 0x%" PRIx64 " %s", addr, vfio_size_text(size).s);
     }
 }

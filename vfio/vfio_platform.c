@@ -18,7 +18,6 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <pthread.h>
-#include <stdio.h>
 #include <stdlib.h>
 
 #include "vfio/vfio.h"
@@ -306,21 +305,8 @@ const struct vfio_device *vfio_platform_device(const struct vfio_platform *p)
 
 void vfio_platform_describe(const struct vfio_platform *p)
 {
-    for (unsigned i = 0; i < p->views; i++) {
-        const struct vfio_view *view = &p->view[i];
-        char *line = NULL;
-        size_t size;
-        FILE *f = open_memstream(&line, &size);
-
-        if (!f)
-            continue;
-        fprintf(f, "region %u 0x%" PRIx64, view->region.index, view->addr);
-        vfio_view_print_size(f, view->region.size);
-        vfio_view_print_access(f, view, NULL);
-        if (fclose(f) == 0)
-            log_note(p->dev->name, "%s", line);
-        free(line);
-    }
+    for (unsigned i = 0; i < p->views; i++)
+        vfio_view_describe(&p->view[i], p->view[i].addr, p->view[i].region.size, NULL);
     for (unsigned i = 0; i < p->lines; i++)
         log_note(p->dev->name, "interrupt %u gsi %u %s", p->line[i].index, p->line[i].gsi,
                  p->line[i].level ? "level" : "edge");

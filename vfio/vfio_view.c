@@ -15,6 +15,8 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <sys/mman.h>
 
 #include "vmm/hv.h"
@@ -182,21 +184,7 @@ void vfio_view_write(struct vfio_view *view, uint64_t offset, unsigned size, uin
 
 /* ---- description ---- */
 
-void vfio_view_print_size(FILE *f, uint64_t size)
-{
-    static const char unit[][2] = {"", "K", "M", "G", "T"};
-    unsigned i = 0;
-
-    while (i + 1 < ARRAY_SIZE(unit) && size && !(size % KIB)) {
-        size /= KIB;
-        i++;
-    }
-    fprintf(f, " %" PRIu64 "%s", size, unit[i]);
-}
-
-void vfio_view_print_access(FILE *f, const struct vfio_view *view,
-                            const char *(*label)(const struct vfio_view *view, uint64_t start,
-                                                 uint64_t end))
+static void print_access(FILE *f, const struct vfio_view *view, vfio_view_label *label)
 {
     const struct vfio_region *region = &view->region;
     const char *lead = ", trapped ";
@@ -214,4 +202,20 @@ void vfio_view_print_access(FILE *f, const struct vfio_view *view,
         }
         start = i < region->areas ? end + region->area[i].size : end;
     }
+}
+
+void vfio_view_describe(const struct vfio_view *view, uint64_t addr, uint64_t size,
+                        vfio_view_label *label)
+{
+    char *access = NULL;
+    size_t len;
+    FILE *f = open_memstream(&access, &len);
+
+    if (!f)
+        return;
+    print_access(f, view, label);
+    if (fclose(f) == 0)
+        log_note(view->dev->name, "%s%u%s 0x%" PRIx64 " %s%s", view->noun, view->region.index,
+                 view->pio ? " I/O" : "", addr, vfio_size_text(size).s, access);
+    free(access);
 }
