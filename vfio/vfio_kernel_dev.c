@@ -81,15 +81,20 @@ static int region_info(struct vfio_device *dev, uint32_t index, struct vfio_regi
     return err;
 }
 
+/* Of pread(2) or pwrite(2). */
+static int whole(ssize_t done, size_t len)
+{
+    if (done < 0)
+        return -errno;
+    return (size_t)done == len ? 0 : -EIO;
+}
+
 static int region_read(struct vfio_device *dev, const struct vfio_region *region,
                        uint64_t offset, void *data, size_t len)
 {
     if (!range_within(offset, len, region->size))
         return -EINVAL;
-    ssize_t done = pread(fd_of(dev), data, len, (off_t)(region->offset + offset));
-    if (done < 0)
-        return -errno;
-    return (size_t)done == len ? 0 : -EIO;
+    return whole(pread(fd_of(dev), data, len, (off_t)(region->offset + offset)), len);
 }
 
 static int region_write(struct vfio_device *dev, const struct vfio_region *region,
@@ -97,10 +102,7 @@ static int region_write(struct vfio_device *dev, const struct vfio_region *regio
 {
     if (!range_within(offset, len, region->size))
         return -EINVAL;
-    ssize_t done = pwrite(fd_of(dev), data, len, (off_t)(region->offset + offset));
-    if (done < 0)
-        return -errno;
-    return (size_t)done == len ? 0 : -EIO;
+    return whole(pwrite(fd_of(dev), data, len, (off_t)(region->offset + offset)), len);
 }
 
 static int region_mmap(struct vfio_device *dev, const struct vfio_region *region,

@@ -60,7 +60,7 @@ static int reset_device(struct vfio_pci *pci)
                   strerror(-err));
         return err;
     }
-    if (!vfio_pci_alive(pci)) {
+    if (vfio_pci_hw_read(pci, PCI_VENDOR_ID, 2) == 0xffff) {
         log_error(pci->vdev->name, "cannot use the device: it does not answer; it may need a "
                                    "reboot of the host");
         return -EIO;
@@ -109,7 +109,9 @@ static int set_up(struct vfio_pci *pci)
     int err = find_config(pci);
     if (err)
         return err;
-    vfio_pci_identify(pci);
+    pci->vendor = (uint16_t)vfio_pci_hw_read(pci, PCI_VENDOR_ID, 2);
+    pci->device = (uint16_t)vfio_pci_hw_read(pci, PCI_DEVICE_ID, 2);
+    pci->class = (uint16_t)vfio_pci_hw_read(pci, PCI_CLASS_DEVICE, 2);
     vfio_pci_quirks_warn(pci);
     vfio_pci_calm(pci);
     if (!pci->wiring.reset)
@@ -120,7 +122,7 @@ static int set_up(struct vfio_pci *pci)
         err = vfio_pci_config_read_all(pci);
     if (err)
         return err;
-    vfio_pci_write_register(pci, PCI_COMMAND, 0);
+    vfio_pci_hw_write(pci, PCI_COMMAND, 2, 0);
     err = vfio_pci_bars_probe(pci);
     if (!err)
         err = vfio_pci_config_init(pci);
@@ -169,7 +171,7 @@ void vfio_pci_destroy(struct vfio_pci *pci)
         pci_bus_remove(pci->wiring.bus, &pci->dev);
     vfio_pci_irq_fini(pci);
     vfio_pci_vga_fini(pci);
-    vfio_pci_write_register(pci, PCI_COMMAND, 0); /* no DMA while memory is unmapped */
+    vfio_pci_hw_write(pci, PCI_COMMAND, 2, 0); /* no DMA while memory is unmapped */
     if (pci->on_bus && pci->wiring.reset)
         pci->vdev->ops->reset(pci->vdev);
     vfio_pci_bars_fini(pci);
@@ -185,7 +187,7 @@ static int start_again(struct vfio_pci *pci)
 {
     vfio_pci_calm(pci);
     int err = reset_device(pci);
-    vfio_pci_write_register(pci, PCI_COMMAND, 0); /* the kernel restores what was before */
+    vfio_pci_hw_write(pci, PCI_COMMAND, 2, 0); /* the kernel restores what was before */
     vfio_pci_config_reset(pci);
     return err ? err : vfio_pci_irq_resume(pci);
 }
@@ -201,11 +203,6 @@ int vfio_pci_reset(struct vfio_pci *pci)
         err = start_again(pci);
     pthread_mutex_unlock(&pci->wiring.bus->lock);
     return vfio_pci_is_lost(pci) ? 0 : err;
-}
-
-bool vfio_pci_drop_slots(struct vfio_pci *pci)
-{
-    return vfio_pci_slots_drop(pci);
 }
 
 void vfio_pci_describe(const struct vfio_pci *pci)

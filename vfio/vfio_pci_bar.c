@@ -166,7 +166,7 @@ static bool remove_slots(struct vfio_pci *pci, struct vfio_view *view)
     return vfio_view_remove_slots(view);
 }
 
-bool vfio_pci_slots_drop(struct vfio_pci *pci)
+bool vfio_pci_drop_slots(struct vfio_pci *pci)
 {
     bool any = false;
 
@@ -177,7 +177,7 @@ bool vfio_pci_slots_drop(struct vfio_pci *pci)
     return any;
 }
 
-void vfio_pci_slots_restore(struct vfio_pci *pci)
+void vfio_pci_restore_slots(struct vfio_pci *pci)
 {
     pthread_mutex_lock(&pci->lock);
     for (unsigned i = 0; i < PCI_BARS; i++)
@@ -228,7 +228,7 @@ static void bar_write(void *opaque, uint64_t offset, unsigned size, uint64_t val
     struct vfio_pci *pci = bar->pci;
     const struct vfio_pci_trap *trap = find_trap(bar, offset, size);
 
-    if (bar->view.region.index == PCI_BAR_ROM)
+    if (bar->view.region.index == PCI_BAR_ROM || (trap && !trap->write))
         return;
     if (!trap) {
         vfio_view_write(&bar->view, offset, size, value);

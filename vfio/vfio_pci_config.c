@@ -88,7 +88,7 @@ static const struct cap_rule shown_ext_caps[] = {
 
 /* ---- access to the device ---- */
 
-static uint32_t hw_read(struct vfio_pci *pci, unsigned offset, unsigned size)
+uint32_t vfio_pci_hw_read(struct vfio_pci *pci, unsigned offset, unsigned size)
 {
     uint8_t bytes[4];
 
@@ -98,7 +98,7 @@ static uint32_t hw_read(struct vfio_pci *pci, unsigned offset, unsigned size)
     return (uint32_t)get_le(bytes, size);
 }
 
-static void hw_write(struct vfio_pci *pci, unsigned offset, unsigned size, uint32_t value)
+void vfio_pci_hw_write(struct vfio_pci *pci, unsigned offset, unsigned size, uint32_t value)
 {
     uint8_t bytes[4];
     int err = -ERANGE;
@@ -111,22 +111,15 @@ static void hw_write(struct vfio_pci *pci, unsigned offset, unsigned size, uint3
                   strerror(-err));
 }
 
-void vfio_pci_identify(struct vfio_pci *pci)
-{
-    pci->vendor = (uint16_t)hw_read(pci, PCI_VENDOR_ID, 2);
-    pci->device = (uint16_t)hw_read(pci, PCI_DEVICE_ID, 2);
-    pci->class = (uint16_t)hw_read(pci, PCI_CLASS_DEVICE, 2);
-}
-
 /* Where the device has a capability; 0: nowhere. */
 static unsigned find_cap(struct vfio_pci *pci, uint8_t id)
 {
     unsigned pos = 0;
 
-    if (hw_read(pci, PCI_STATUS, 2) & PCI_STATUS_CAP_LIST)
-        pos = hw_read(pci, PCI_CAPABILITY_LIST, 1) & ~3U;
+    if (vfio_pci_hw_read(pci, PCI_STATUS, 2) & PCI_STATUS_CAP_LIST)
+        pos = vfio_pci_hw_read(pci, PCI_CAPABILITY_LIST, 1) & ~3U;
     for (unsigned i = 0; i < CAPS_MAX && pos >= PCI_STD_HEADER_SIZEOF; i++) {
-        uint32_t header = hw_read(pci, pos, 2);
+        uint32_t header = vfio_pci_hw_read(pci, pos, 2);
         if ((header & 0xff) == id)
             return pos;
         pos = header >> 8 & ~3U;
@@ -143,23 +136,13 @@ void vfio_pci_calm(struct vfio_pci *pci)
 {
     const struct timespec delay = {.tv_nsec = 10 * 1000 * 1000};
     unsigned pm = find_cap(pci, PCI_CAP_ID_PM);
-    uint32_t state = pm ? hw_read(pci, pm + PCI_PM_CTRL, 2) : 0;
+    uint32_t state = pm ? vfio_pci_hw_read(pci, pm + PCI_PM_CTRL, 2) : 0;
 
-    hw_write(pci, PCI_COMMAND, 2, 0);
+    vfio_pci_hw_write(pci, PCI_COMMAND, 2, 0);
     if (!(state & PCI_PM_CTRL_STATE_MASK) || state == 0xffff)
         return;
-    hw_write(pci, pm + PCI_PM_CTRL, 2, 0); /* D0, no wake-up events */
+    vfio_pci_hw_write(pci, pm + PCI_PM_CTRL, 2, 0); /* D0, no wake-up events */
     nanosleep(&delay, NULL);
-}
-
-bool vfio_pci_alive(struct vfio_pci *pci)
-{
-    return hw_read(pci, PCI_VENDOR_ID, 2) != 0xffff;
-}
-
-void vfio_pci_write_register(struct vfio_pci *pci, unsigned offset, uint16_t value)
-{
-    hw_write(pci, offset, 2, value);
 }
 
 int vfio_pci_config_read_all(struct vfio_pci *pci)
@@ -169,7 +152,7 @@ int vfio_pci_config_read_all(struct vfio_pci *pci)
     else if (pci->config.size > 256)
         pci->config.size = 256;
     for (unsigned i = 0; i < PCI_CFG_SPACE_SIZE; i += 4)
-        put_le32(pci->dev.config + i, hw_read(pci, i, 4));
+        put_le32(pci->dev.config + i, vfio_pci_hw_read(pci, i, 4));
     uint8_t type = pci->dev.config[PCI_HEADER_TYPE] & 0x7f;
     if (type != PCI_HEADER_TYPE_NORMAL) {
         log_error(pci->dev.name,
@@ -189,20 +172,23 @@ void vfio_pci_emulate(struct vfio_pci *pci, unsigned pos, unsigned len)
     memset(pci->dev.wmask + pos, 0, len);
 }
 
+/* Only the first of several counts. */
+static bool note(unsigned *at, unsigned pos, unsigned size)
+{
+    if (*at || pos + size > PCI_CFG_SPACE_SIZE)
+        return false;
+    *at = pos;
+    return true;
+}
+
 static bool setup_pm(struct vfio_pci *pci, unsigned pos)
 {
-    if (pci->pm || pos + PCI_PM_SIZEOF > PCI_CFG_SPACE_SIZE)
-        return false;
-    pci->pm = pos;
-    return true;
+    return note(&pci->pm, pos, PCI_PM_SIZEOF);
 }
 
 static bool setup_af(struct vfio_pci *pci, unsigned pos)
 {
-    if (pci->af || pos + PCI_CAP_AF_SIZEOF > PCI_CFG_SPACE_SIZE)
-        return false;
-    pci->af = pos;
-    return true;
+    return note(&pci->af, pos, PCI_CAP_AF_SIZEOF);
 }
 
 /*
@@ -215,9 +201,8 @@ static bool setup_exp(struct vfio_pci *pci, unsigned pos)
 {
     uint8_t *cap = pci->dev.config + pos;
 
-    if (pci->exp || pos + PCI_CAP_EXP_ENDPOINT_SIZEOF_V1 > PCI_CFG_SPACE_SIZE)
+    if (!note(&pci->exp, pos, PCI_CAP_EXP_ENDPOINT_SIZEOF_V1))
         return false;
-    pci->exp = pos;
     uint16_t flags = get_le16(cap + PCI_EXP_FLAGS);
     flags &= (uint16_t) ~(PCI_EXP_FLAGS_TYPE | PCI_EXP_FLAGS_SLOT);
     put_le16(cap + PCI_EXP_FLAGS, (uint16_t)(flags | PCI_EXP_TYPE_RC_END << 4));
@@ -315,7 +300,7 @@ static void relink_ext_caps(struct vfio_pci *pci)
     unsigned pos = PCI_CFG_SPACE_SIZE, link = 0;
 
     while (pos >= PCI_CFG_SPACE_SIZE && !seen[pos / 4]) {
-        uint32_t header = hw_read(pci, pos, 4);
+        uint32_t header = vfio_pci_hw_read(pci, pos, 4);
         unsigned next = PCI_EXT_CAP_NEXT(header);
 
         if (!header || header == UINT32_MAX)
@@ -369,7 +354,7 @@ uint32_t vfio_pci_config_read(struct pci_dev *dev, unsigned offset, unsigned siz
     uint32_t value = pci_config_read(dev, offset, size);
     if (emulated == all_ones(size))
         return value;
-    return (hw_read(pci, offset, size) & ~emulated) | (value & emulated);
+    return (vfio_pci_hw_read(pci, offset, size) & ~emulated) | (value & emulated);
 }
 
 /* The device's part of a write. Bits beside it that are emulated get what they have. */
@@ -380,8 +365,8 @@ static void pass_write(struct vfio_pci *pci, unsigned offset, unsigned size, uin
     if (emulated == all_ones(size))
         return;
     if (emulated)
-        value = (value & ~emulated) | (hw_read(pci, offset, size) & emulated);
-    hw_write(pci, offset, size, value);
+        value = (value & ~emulated) | (vfio_pci_hw_read(pci, offset, size) & emulated);
+    vfio_pci_hw_write(pci, offset, size, value);
 }
 
 /* The byte that a write puts at REG, or -1 when it does not reach there. */
@@ -423,7 +408,7 @@ void vfio_pci_config_write(struct pci_dev *dev, unsigned offset, unsigned size, 
     bool interrupted = sleep != pci->asleep || reset;
     pci->asleep = sleep;
     if (interrupted)
-        vfio_pci_slots_drop(pci);
+        vfio_pci_drop_slots(pci);
     if (command >= 0 && !(command & PCI_COMMAND_MEMORY)) {
         pci_config_write(dev, offset, size, value); /* unmaps the BARs */
         pass_write(pci, offset, size, value);
@@ -434,6 +419,6 @@ void vfio_pci_config_write(struct pci_dev *dev, unsigned offset, unsigned size, 
     if (reset)
         vfio_pci_quirks_reset(pci);
     if (interrupted && !pci->asleep)
-        vfio_pci_slots_restore(pci);
+        vfio_pci_restore_slots(pci);
     vfio_pci_irq_config_written(pci, offset, size);
 }

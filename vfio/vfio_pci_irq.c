@@ -329,13 +329,6 @@ static uint64_t pba_read(struct vfio_pci *pci, const struct vfio_pci_trap *trap,
     return msix_pba_read(&pci->msix.msi, offset, size);
 }
 
-/* PBA: software should never write it, and a write has no effect (PCI 3.0, 6.8.2.10). */
-static void pba_write(struct vfio_pci *pci, const struct vfio_pci_trap *trap, uint32_t offset,
-                      unsigned size, uint64_t value)
-{
-    (void)pci, (void)trap, (void)offset, (void)size, (void)value;
-}
-
 /* Where the capability says that the table or the PBA is. False: there is no such place. */
 static bool msix_place(const struct vfio_pci *pci, uint32_t reg, uint64_t size,
                        struct vfio_pci_trap *trap)
@@ -352,7 +345,8 @@ bool vfio_pci_msix_init(struct vfio_pci *pci, unsigned pos)
 {
     struct vfio_pci_trap table = {
         .label = "MSI-X table", .read = table_read, .write = table_write};
-    struct vfio_pci_trap pba = {.label = "MSI-X PBA", .read = pba_read, .write = pba_write};
+    /* A write of pending bits has no effect (PCI 3.0, 6.8.2.10). */
+    struct vfio_pci_trap pba = {.label = "MSI-X PBA", .read = pba_read};
     uint8_t *cap = pci->dev.config + pos;
     uint32_t info = 0;
     unsigned count = vfio_line_count(pci->vdev, VFIO_PCI_MSIX_IRQ_INDEX, &info);
@@ -385,8 +379,8 @@ static void pass_control(struct vfio_pci *pci, unsigned pos)
 {
     _Static_assert(PCI_MSI_FLAGS == PCI_MSIX_FLAGS, "MSI and MSI-X control");
     if (pci->vdev->wants_msi_control)
-        vfio_pci_write_register(pci, pos + PCI_MSI_FLAGS,
-                                get_le16(pci->dev.config + pos + PCI_MSI_FLAGS));
+        vfio_pci_hw_write(pci, pos + PCI_MSI_FLAGS, 2,
+                          get_le16(pci->dev.config + pos + PCI_MSI_FLAGS));
 }
 
 void vfio_pci_irq_config_written(struct vfio_pci *pci, unsigned offset, unsigned size)
