@@ -153,7 +153,6 @@ static int own_groups(const struct vfio_kernel *kernel,
                       struct vfio_pci_hot_reset *reset)
 {
     char node[VFIO_NODE_SIZE];
-    reset->argsz = sizeof(*reset);
     if (kernel->is_iommufd)
         return affected->flags & UAPI_VFIO_PCI_HOT_RESET_FLAG_DEV_ID_OWNED ? 0 : -ENOTTY;
     for (uint32_t i = 0; i < affected->count; i++) {
@@ -174,28 +173,23 @@ static int own_groups(const struct vfio_kernel *kernel,
 /* A reset of the slot or bus, and so of the card's other functions as well. */
 static int hot_reset(const struct kernel_device *kd)
 {
-    struct vfio_pci_hot_reset_info *affected;
-    struct vfio_pci_hot_reset *reset;
-    size_t size = sizeof(*affected) + HOT_RESET_MAX * sizeof(affected->devices[0]);
-    int err = -ENOMEM;
+    union {
+        struct vfio_pci_hot_reset_info info;
+        char room[sizeof(struct vfio_pci_hot_reset_info) +
+                  HOT_RESET_MAX * sizeof(struct vfio_pci_dependent_device)];
+    } affected = {.info.argsz = sizeof(affected)};
+    union {
+        struct vfio_pci_hot_reset call;
+        char room[sizeof(struct vfio_pci_hot_reset) + HOT_RESET_MAX * sizeof(__s32)];
+    } reset = {.call.argsz = sizeof(reset.call)};
 
-    affected = calloc(1, size);
-    reset = calloc(1, sizeof(*reset) + HOT_RESET_MAX * sizeof(reset->group_fds[0]));
-    if (!affected || !reset)
-        goto out;
-    affected->argsz = (uint32_t)size;
-    if (ioctl(kd->fd, VFIO_DEVICE_GET_PCI_HOT_RESET_INFO, affected) < 0) {
-        err = errno == ENODEV ? -ENOTTY : -errno;
-        goto out;
-    }
-    err = affected->count && affected->count <= HOT_RESET_MAX ? 0 : -EIO;
-    if (!err)
-        err = own_groups(kd->kernel, affected, reset);
-    if (!err && ioctl(kd->fd, VFIO_DEVICE_PCI_HOT_RESET, reset) < 0)
+    if (ioctl(kd->fd, VFIO_DEVICE_GET_PCI_HOT_RESET_INFO, &affected) < 0)
+        return errno == ENODEV ? -ENOTTY : -errno;
+    if (!affected.info.count || affected.info.count > HOT_RESET_MAX)
+        return -EIO;
+    int err = own_groups(kd->kernel, &affected.info, &reset.call);
+    if (!err && ioctl(kd->fd, VFIO_DEVICE_PCI_HOT_RESET, &reset) < 0)
         err = errno == EINVAL ? -ENOTTY : -errno; /* a function has no driver, so nor VFIO's */
-out:
-    free(reset);
-    free(affected);
     return err;
 }
 
