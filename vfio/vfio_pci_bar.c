@@ -214,31 +214,20 @@ static uint64_t bar_read(void *opaque, uint64_t offset, unsigned size)
         return vfio_pci_rom_read(pci, offset, size);
     if (!trap)
         return vfio_view_read(&bar->view, offset, size);
-    if (!trap->unlocked)
-        pthread_mutex_lock(&pci->lock);
-    uint64_t value = trap->read(pci, trap, (uint32_t)(offset - trap->start), size);
-    if (!trap->unlocked)
-        pthread_mutex_unlock(&pci->lock);
-    return value;
+    return trap->read(pci, trap, (uint32_t)(offset - trap->start), size);
 }
 
 static void bar_write(void *opaque, uint64_t offset, unsigned size, uint64_t value)
 {
     struct vfio_pci_bar *bar = opaque;
-    struct vfio_pci *pci = bar->pci;
     const struct vfio_pci_trap *trap = find_trap(bar, offset, size);
 
-    if (bar->view.region.index == PCI_BAR_ROM || (trap && !trap->write))
+    if (bar->view.region.index == PCI_BAR_ROM)
         return;
-    if (!trap) {
+    if (!trap)
         vfio_view_write(&bar->view, offset, size, value);
-        return;
-    }
-    if (!trap->unlocked)
-        pthread_mutex_lock(&pci->lock);
-    trap->write(pci, trap, (uint32_t)(offset - trap->start), size, value);
-    if (!trap->unlocked)
-        pthread_mutex_unlock(&pci->lock);
+    else if (trap->write)
+        trap->write(bar->pci, trap, (uint32_t)(offset - trap->start), size, value);
 }
 
 static const struct bus_ops bar_ops = {.read = bar_read, .write = bar_write};
@@ -247,9 +236,7 @@ static const struct bus_ops bar_ops = {.read = bar_read, .write = bar_write};
 
 static struct bus *bar_bus(const struct vfio_pci *pci, unsigned bar)
 {
-    bool io = pci->dev.bar[bar].flags & PCI_BASE_ADDRESS_SPACE_IO;
-
-    return io ? pci->wiring.bus->pio : pci->wiring.bus->mmio;
+    return vfio_pci_bus(pci, pci->dev.bar[bar].flags & PCI_BASE_ADDRESS_SPACE_IO);
 }
 
 int vfio_pci_bar_map(struct pci_dev *dev, unsigned bar, uint64_t addr)

@@ -10,8 +10,8 @@
  * What the guest does with the MSI and MSI-X enable bits is carried out by that call alone, so
  * their capabilities are emulated and never written to the device.
  *
- * Everything here runs under vfio_pci.lock, or before and after the guest runs; the events run
- * in the main loop.
+ * Everything here runs under vfio_pci.lock, which the traps take, or before and after the guest
+ * runs; the events run in the main loop.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -312,21 +312,29 @@ static uint64_t table_read(struct vfio_pci *pci, const struct vfio_pci_trap *tra
                            uint32_t offset, unsigned size)
 {
     (void)trap;
-    return msix_table_read(&pci->msix.msi, offset, size);
+    pthread_mutex_lock(&pci->lock);
+    uint64_t value = msix_table_read(&pci->msix.msi, offset, size);
+    pthread_mutex_unlock(&pci->lock);
+    return value;
 }
 
 static void table_write(struct vfio_pci *pci, const struct vfio_pci_trap *trap, uint32_t offset,
                         unsigned size, uint64_t value)
 {
     (void)trap;
+    pthread_mutex_lock(&pci->lock);
     msix_table_write(&pci->msix.msi, offset, size, value);
+    pthread_mutex_unlock(&pci->lock);
 }
 
 static uint64_t pba_read(struct vfio_pci *pci, const struct vfio_pci_trap *trap,
                          uint32_t offset, unsigned size)
 {
     (void)trap;
-    return msix_pba_read(&pci->msix.msi, offset, size);
+    pthread_mutex_lock(&pci->lock);
+    uint64_t value = msix_pba_read(&pci->msix.msi, offset, size);
+    pthread_mutex_unlock(&pci->lock);
+    return value;
 }
 
 /* Where the capability says that the table or the PBA is. False: there is no such place. */

@@ -44,14 +44,12 @@ struct vfio_pci_bar {
 /*
  * A part of a BAR that this program answers instead of the device; its pages are trapped, the
  * rest of the BAR stays direct. The MSI-X table and PBA are two of these, quirks are others.
- * Called with vfio_pci.lock, or with no lock at all where UNLOCKED: one that reaches
- * configuration space has to, since the bus's lock comes first. OFFSET is relative to START.
+ * Called with no lock. OFFSET is relative to START.
  */
 struct vfio_pci_trap {
     const char *label;
     unsigned bar;
     uint64_t start, size;
-    bool unlocked;
     uint64_t (*read)(struct vfio_pci *pci, const struct vfio_pci_trap *trap, uint32_t offset,
                      unsigned size);
     void (*write)(struct vfio_pci *pci, const struct vfio_pci_trap *trap, uint32_t offset,
@@ -129,6 +127,12 @@ static inline struct vfio_pci *to_vfio_pci(struct pci_dev *dev)
 static inline bool vfio_pci_is_lost(const struct vfio_pci *pci)
 {
     return atomic_load(&pci->vdev->lost);
+}
+
+/* Where ports, or else memory, of the guest go. */
+static inline struct bus *vfio_pci_bus(const struct vfio_pci *pci, bool io)
+{
+    return io ? pci->wiring.bus->pio : pci->wiring.bus->mmio;
 }
 
 /* ---- vfio_pci_config.c ---- */

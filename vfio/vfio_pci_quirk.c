@@ -9,7 +9,7 @@
  * Left out: the same window by legacy VGA's ports 3d0 and 3d4 (GeForce 7 and before); mirrors
  * of the card's other functions, which lie elsewhere; acknowledging MSI without an exit.
  *
- * A trap that reaches configuration space takes the bus's lock itself, and is called with none.
+ * A trap that reaches configuration space takes the bus's lock, before any other.
  */
 #include <stdio.h>
 #include <string.h>
@@ -126,10 +126,10 @@ static void window_write(struct vfio_pci *pci, const struct vfio_pci_trap *trap,
     {                                                  \
         VFIO_PCI_NVIDIA, 0, 0xffff, VFIO_PCI_CLASS_VGA \
     }
-#define TRAP(what, n, at, len, how)                                                  \
-    {                                                                                \
-        .label = (what), .bar = (n), .start = (at), .size = (len), .unlocked = true, \
-        .read = how##_read, .write = how##_write                                     \
+#define TRAP(what, n, at, len, how)                                                    \
+    {                                                                                  \
+        .label = (what), .bar = (n), .start = (at), .size = (len), .read = how##_read, \
+        .write = how##_write                                                           \
     }
 
 /*

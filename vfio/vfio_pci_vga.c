@@ -65,9 +65,7 @@ static const struct bus_ops vga_ops = {.read = vga_read, .write = vga_write};
 
 static struct bus *bus_of(const struct vfio_pci *pci, const struct vga_range *range)
 {
-    bool io = range->enable == PCI_COMMAND_IO;
-
-    return io ? pci->wiring.bus->pio : pci->wiring.bus->mmio;
+    return vfio_pci_bus(pci, range->enable == PCI_COMMAND_IO);
 }
 
 static int add_ranges(struct vfio_pci_vga *vga)
