@@ -9,7 +9,6 @@
  * Main thread only, but for mapping and unmapping: any thread.
  */
 #include <errno.h>
-#include <stdlib.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
 
@@ -42,16 +41,17 @@ static int iommu_info(struct vfio_iommu *iommu, struct vfio_iova_range *range, u
                       uint64_t *pgsizes, uint32_t *avail)
 {
     const struct vfio_kernel *kernel = container_of(iommu, struct vfio_kernel, iommu);
-    struct vfio_iommu_type1_info head = {0}, *info;
+    union {
+        struct vfio_iommu_type1_info info;
+        char room[VFIO_KERNEL_ANSWER_MAX];
+    } m = {0};
+    const struct vfio_iommu_type1_info *info = &m.info;
     struct vfio_iommu_type1_info_dma_avail cap;
     unsigned found = 0;
-    void *answer;
 
-    int err =
-        vfio_kernel_get_info(kernel->fd, VFIO_IOMMU_GET_INFO, &head, sizeof(head), &answer);
-    if (!answer)
+    int err = vfio_kernel_ask(kernel->fd, VFIO_IOMMU_GET_INFO, sizeof(*info), &m);
+    if (err)
         return err;
-    info = answer;
     *pgsizes = info->flags & VFIO_IOMMU_INFO_PGSIZES ? info->iova_pgsizes : 0;
     *avail = UINT32_MAX;
     if (info->flags & VFIO_IOMMU_INFO_CAPS) {
@@ -60,7 +60,6 @@ static int iommu_info(struct vfio_iommu *iommu, struct vfio_iova_range *range, u
                                sizeof(cap)))
             *avail = cap.avail;
     }
-    free(answer);
     return (int)found;
 }
 

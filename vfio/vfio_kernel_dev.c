@@ -21,7 +21,6 @@
 #include "vmm/uapi.h"
 #include "vmm/util.h"
 
-#define INFO_MAX      (64 * KIB) /* the biggest answer worth asking for */
 #define IRQS_MAX      (PCI_MSIX_FLAGS_QSIZE + 1)
 #define HOT_RESET_MAX 512 /* devices that one reset may affect */
 
@@ -38,30 +37,19 @@ static int fd_of(struct vfio_device *dev)
 
 /* ---- answers with capabilities ---- */
 
-int vfio_kernel_get_info(int fd, unsigned long request, const void *head, uint32_t size,
-                         void **out)
+int vfio_kernel_ask(int fd, unsigned long request, uint32_t size, void *m)
 {
-    uint32_t argsz = size;
-    *out = NULL;
+    uint32_t *argsz = m, room = size;
     /* Three times: a driver may want more for its capabilities once it sees some room. */
-    for (int i = 0; i < 3 && argsz <= INFO_MAX; i++) {
-        uint32_t *info = calloc(1, argsz);
-        if (!info)
-            return -ENOMEM;
-        memcpy(info, head, size);
-        info[0] = argsz;
-        if (ioctl(fd, request, info) < 0) {
-            int err = -errno;
-            free(info);
-            return err;
-        }
-        if (info[0] <= argsz) {
-            info[0] = argsz;
-            *out = info;
+    for (int i = 0; i < 3 && room <= VFIO_KERNEL_ANSWER_MAX; i++) {
+        *argsz = room;
+        if (ioctl(fd, request, m) < 0)
+            return -errno;
+        if (*argsz <= room) {
+            *argsz = room;
             return 0;
         }
-        argsz = info[0];
-        free(info);
+        room = *argsz;
     }
     return -EMSGSIZE;
 }
@@ -70,15 +58,12 @@ int vfio_kernel_get_info(int fd, unsigned long request, const void *head, uint32
 
 static int region_info(struct vfio_device *dev, uint32_t index, struct vfio_region *region)
 {
-    struct vfio_region_info head = {.index = index};
-    void *answer;
-    int err = vfio_kernel_get_info(fd_of(dev), VFIO_DEVICE_GET_REGION_INFO, &head, sizeof(head),
-                                   &answer);
-    if (!answer)
-        return err;
-    err = vfio_info_region(answer, index, region);
-    free(answer);
-    return err;
+    union {
+        struct vfio_region_info info;
+        char room[VFIO_KERNEL_ANSWER_MAX];
+    } m = {.info.index = index};
+    int err = vfio_kernel_ask(fd_of(dev), VFIO_DEVICE_GET_REGION_INFO, sizeof(m.info), &m);
+    return err ? err : vfio_info_region(&m, index, region);
 }
 
 /* Of pread(2) or pwrite(2). */
