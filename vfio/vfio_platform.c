@@ -72,18 +72,6 @@ static int place(struct vfio_platform *p, struct vfio_view *view, uint64_t *alig
     return 0;
 }
 
-static int put_on_bus(struct vfio_platform *p, struct vfio_view *view)
-{
-    const struct bus_range range = {view->addr, view->region.size, &view_ops, view,
-                                    p->dev->name};
-    int err = bus_add(p->wiring.mmio, &range);
-
-    if (err)
-        log_error(p->dev->name, "cannot put region %u at 0x%" PRIx64 ": %s", view->region.index,
-                  view->addr, strerror(-err));
-    return err;
-}
-
 static int add_region(struct vfio_platform *p, uint32_t index)
 {
     struct vfio_view *view = &p->view[p->views];
@@ -104,8 +92,12 @@ static int add_region(struct vfio_platform *p, uint32_t index)
     if (err)
         return err;
     vfio_view_mmap(view, align);
-    err = put_on_bus(p, view);
+    const struct bus_range range = {view->addr, view->region.size, &view_ops, view,
+                                    p->dev->name};
+    err = bus_add(p->wiring.mmio, &range);
     if (err) {
+        log_error(p->dev->name, "cannot put region %u at 0x%" PRIx64 ": %s", index, view->addr,
+                  strerror(-err));
         vfio_view_munmap(view);
         return err;
     }
