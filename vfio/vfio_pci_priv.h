@@ -77,6 +77,13 @@ struct vfio_pci_vectors {
     struct msi msi;
 };
 
+/* A part of the legacy VGA region on the guest's buses. */
+#define VFIO_PCI_VGA_RANGES 3
+struct vfio_pci_vga_at {
+    struct vfio_pci *pci;
+    const struct vfio_pci_vga_range *range; /* NULL: not there */
+};
+
 /* ERR or REQ. */
 struct vfio_pci_event {
     struct vfio_pci *pci;
@@ -115,7 +122,8 @@ struct vfio_pci {
     struct vfio_line intx;
     struct vfio_pci_vectors msi, msix;
     struct vfio_pci_event err, req;
-    struct vfio_pci_vga *vga; /* NULL: not asked for */
+    struct vfio_view vga; /* the legacy region, where asked for */
+    struct vfio_pci_vga_at vga_at[VFIO_PCI_VGA_RANGES];
 };
 
 static inline struct vfio_pci *to_vfio_pci(struct pci_dev *dev)
