@@ -247,24 +247,23 @@ static int reach_providers(struct passthrough *p)
     return err;
 }
 
+static int map_ram_in(struct passthrough *p, struct vfio_iommu *iommu)
+{
+    int err = vfio_dma_map_ram(iommu, p->config.mem);
+    if (!err)
+        p->mapped[p->iommus++] = iommu;
+    return err;
+}
+
 /* RAM into each IOMMU once: the kernel's is common to its devices, a server has its own. */
 static int map_ram(struct passthrough *p)
 {
-    for (unsigned i = 0; i < p->config.nr; i++) {
-        struct vfio_user *user = p->device[i].user;
-        struct vfio_iommu *iommu =
-            user ? vfio_user_device(user)->iommu : vfio_kernel_iommu(p->kernel);
-        unsigned n = 0;
-        while (n < p->iommus && p->mapped[n] != iommu)
-            n++;
-        if (n < p->iommus)
-            continue;
-        int err = vfio_dma_map_ram(iommu, p->config.mem);
-        if (err)
-            return err;
-        p->mapped[p->iommus++] = iommu;
+    int err = p->kernel ? map_ram_in(p, vfio_kernel_iommu(p->kernel)) : 0;
+    for (unsigned i = 0; i < p->config.nr && !err; i++) {
+        if (p->device[i].user)
+            err = map_ram_in(p, vfio_user_device(p->device[i].user)->iommu);
     }
-    return 0;
+    return err;
 }
 
 /*
