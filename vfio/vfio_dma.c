@@ -38,14 +38,12 @@ static uint64_t last(const struct mem_region *r)
 
 int vfio_dma_get_limits(struct vfio_iommu *iommu, struct vfio_dma_limits *limits)
 {
-    uint64_t pgsizes = 0;
-    limits->avail = UINT32_MAX;
-    int nr =
-        iommu->ops->info(iommu, limits->range, VFIO_IOVA_RANGES_MAX, &pgsizes, &limits->avail);
-    limits->page = pgsizes ? pgsizes & -pgsizes : LAYOUT_PAGE_SIZE;
-    /* More ranges than we have room for are the kernel's to check. */
-    limits->nr = nr > 0 && nr <= VFIO_IOVA_RANGES_MAX ? (unsigned)nr : 0;
-    return MIN(nr, 0);
+    *limits = (struct vfio_dma_limits){.avail = UINT32_MAX};
+    int err = iommu->ops->limits(iommu, limits);
+    limits->page = limits->page ? limits->page & -limits->page : LAYOUT_PAGE_SIZE;
+    if (err || limits->nr > VFIO_IOVA_RANGES_MAX)
+        limits->nr = 0; /* more ranges than we have room for are the kernel's to check */
+    return err;
 }
 
 bool vfio_dma_in_range(const struct vfio_dma_limits *limits, uint64_t iova, uint64_t size)

@@ -314,14 +314,11 @@ static const struct vfio_device_ops device_ops = {
 
 /* ---- DMA ---- */
 
-static int iommu_info(struct vfio_iommu *iommu, struct vfio_iova_range *range, unsigned nr,
-                      uint64_t *pgsizes, uint32_t *avail)
+static int iommu_limits(struct vfio_iommu *iommu, struct vfio_dma_limits *limits)
 {
     const struct vfio_user *user = container_of(iommu, struct vfio_user, iommu);
-    (void)range;
-    (void)nr;
-    *pgsizes = user->caps.pgsizes;
-    *avail = (uint32_t)MIN(user->caps.max_dma_maps, VFIO_USER_MAPS_MAX);
+    limits->page = user->caps.pgsizes;
+    limits->avail = (uint32_t)MIN(user->caps.max_dma_maps, VFIO_USER_MAPS_MAX);
     return 0;
 }
 
@@ -364,7 +361,7 @@ static int iommu_unmap(struct vfio_iommu *iommu, uint64_t iova, uint64_t size)
 }
 
 static const struct vfio_iommu_ops iommu_ops = {
-    .info = iommu_info,
+    .limits = iommu_limits,
     .map = iommu_map,
     .unmap = iommu_unmap,
 };

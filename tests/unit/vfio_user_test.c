@@ -660,14 +660,14 @@ Test(vfio_user, reset)
 
 Test(vfio_user, maps_ram)
 {
-    uint64_t pgsizes;
-    uint32_t avail;
+    struct vfio_dma_limits limits;
     server->json = "{\"capabilities\":{\"max_dma_maps\":3,\"pgsizes\":2097152}}";
     server->twin = false;
     connect_user();
-    cr_expect_eq(dev->iommu->ops->info(dev->iommu, NULL, 0, &pgsizes, &avail), 0);
-    cr_expect_eq(pgsizes, 2 * MIB);
-    cr_expect_eq(avail, 3);
+    cr_expect_eq(vfio_dma_get_limits(dev->iommu, &limits), 0);
+    cr_expect_eq(limits.nr, 0);
+    cr_expect_eq(limits.page, 2 * MIB);
+    cr_expect_eq(limits.avail, 3);
     cr_expect_eq(vfio_dma_map_ram(dev->iommu, &mem), 0);
     cr_assert_eq(server->maps, 1);
     cr_expect_eq(server->map[0].argsz, 32);
