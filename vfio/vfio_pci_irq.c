@@ -50,15 +50,6 @@ static void intx_off(struct vfio_pci *pci)
     pci->active = VFIO_PCI_IRQ_NONE;
 }
 
-static int intx_on(struct vfio_pci *pci)
-{
-    int err = vfio_line_on(&pci->intx);
-
-    if (!err)
-        pci->active = VFIO_PCI_INTX_IRQ_INDEX;
-    return err;
-}
-
 /* INTx follows COMMAND, and gives way to MSI and MSI-X. */
 static int intx_update(struct vfio_pci *pci)
 {
@@ -68,7 +59,12 @@ static int intx_update(struct vfio_pci *pci)
 
     if (on && !want)
         intx_off(pci);
-    return want && !on ? intx_on(pci) : 0;
+    if (on || !want)
+        return 0;
+    int err = vfio_line_on(&pci->intx);
+    if (!err)
+        pci->active = VFIO_PCI_INTX_IRQ_INDEX;
+    return err;
 }
 
 static void intx_follow(struct vfio_pci *pci)

@@ -106,13 +106,6 @@ static int add_region(struct vfio_platform *p, uint32_t index)
     return 0;
 }
 
-static void remove_region(struct vfio_platform *p, struct vfio_view *view)
-{
-    bus_remove(p->wiring.mmio, view->addr);
-    vfio_view_remove_slots(view);
-    vfio_view_munmap(view);
-}
-
 bool vfio_platform_drop_slots(struct vfio_platform *p)
 {
     bool any = false;
@@ -234,8 +227,11 @@ void vfio_platform_destroy(struct vfio_platform *p)
 {
     if (!p)
         return;
-    for (unsigned i = 0; i < p->views; i++)
-        remove_region(p, &p->view[i]);
+    for (unsigned i = 0; i < p->views; i++) {
+        bus_remove(p->wiring.mmio, p->view[i].addr);
+        vfio_view_remove_slots(&p->view[i]);
+        vfio_view_munmap(&p->view[i]);
+    }
     for (unsigned i = 0; i < p->lines; i++)
         vfio_line_fini(&p->line[i]);
     p->dev->ops->reset(p->dev);

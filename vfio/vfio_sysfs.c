@@ -292,17 +292,10 @@ static bool has_open(const char *pid, const char *node)
     return found;
 }
 
-static void process_name(const char *pid, char *text, size_t size)
-{
-    char dir[300], comm[32];
-    snprintf(dir, sizeof(dir), "/proc/%s", pid);
-    vfio_sysfs_line(dir, "comm", comm, sizeof(comm));
-    snprintf(text, size, "process %s (%s)", pid, comm);
-}
-
 bool vfio_sysfs_holder(const char *node, char *text, size_t size)
 {
     struct dirent **entry;
+    char dir[300], comm[32];
     bool found = false;
 
     snprintf(text, size, "another process (root may see which: fuser %s)", node);
@@ -310,7 +303,9 @@ bool vfio_sysfs_holder(const char *node, char *text, size_t size)
     for (int i = 0; i < nr; i++) {
         const char *pid = entry[i]->d_name;
         if (!found && strspn(pid, "0123456789") == strlen(pid) && has_open(pid, node)) {
-            process_name(pid, text, size);
+            snprintf(dir, sizeof(dir), "/proc/%s", pid);
+            vfio_sysfs_line(dir, "comm", comm, sizeof(comm));
+            snprintf(text, size, "process %s (%s)", pid, comm);
             found = true;
         }
         free(entry[i]);

@@ -114,12 +114,6 @@ int passthrough_place(struct passthrough *p)
     return err;
 }
 
-static int too_many(const char *name)
-{
-    log_error(name, "cannot pass device: there are %d before it; give fewer", OPTIONS_VFIO_MAX);
-    return -E2BIG;
-}
-
 /* One more device of those that OPTION names. slot= of several is the slot of all. */
 static int add_device(struct passthrough *p, const struct option_vfio *option, const char *path,
                       bool several)
@@ -165,8 +159,11 @@ static int find_named(struct passthrough *p, const struct option_vfio *option)
     struct passthrough_device *next = &p->device[p->config.nr];
     const char *name = option->device;
     unsigned room = OPTIONS_VFIO_MAX - p->config.nr;
-    if (!room)
-        return too_many(name);
+    if (!room) {
+        log_error(name, "cannot pass device: there are %d before it; give fewer",
+                  OPTIONS_VFIO_MAX);
+        return -E2BIG;
+    }
     next->is_user = !strncmp(name, "unix:", 5);
     if (next->is_user)
         return add_device(p, option, name + 5, false);
