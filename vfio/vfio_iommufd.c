@@ -107,7 +107,6 @@ static void refused(const char *sysfs, const char *name, const char *node, int e
     struct vfio_sysfs_neighbours near;
     char who[160], group[VFIO_NODE_SIZE];
     int number = vfio_sysfs_group(sysfs);
-
     snprintf(group, sizeof(group), "/dev/vfio/%d", number);
     vfio_sysfs_neighbours(number, &near);
     if ((err == -EBUSY || err == -EPERM) && near.in_use[0])

@@ -209,7 +209,6 @@ int vfio_kernel_device_create(struct vfio_kernel *kernel, int fd, const char *na
     struct vfio_device_info info = {.argsz = sizeof(info)};
     struct kernel_device *kd = calloc(1, sizeof(*kd));
     int err = -ENOMEM;
-
     if (kd)
         err = ioctl(fd, VFIO_DEVICE_GET_INFO, &info) < 0 ? -errno : 0;
     if (err) {

@@ -31,7 +31,6 @@ static const struct pci_dev_ops vfio_pci_ops = {
 static int find_config(struct vfio_pci *pci)
 {
     const struct vfio_device *vdev = pci->vdev;
-
     if (!(vdev->flags & VFIO_DEVICE_FLAGS_PCI) ||
         vdev->regions <= VFIO_PCI_CONFIG_REGION_INDEX) {
         log_error(vdev->name, "cannot pass through the device: it is not a PCI device");
@@ -48,7 +47,6 @@ static int find_config(struct vfio_pci *pci)
 static int reset_device(struct vfio_pci *pci)
 {
     int err = pci->wiring.reset ? pci->vdev->ops->reset(pci->vdev) : 0;
-
     if (err == -ENOTTY)
         log_note(pci->vdev->name,
                  "the device keeps its state from before: it has no reset of its own, and that "
@@ -78,7 +76,6 @@ static void silence(struct vfio_pci *pci)
 static void on_lost(void *opaque)
 {
     struct vfio_pci *pci = opaque;
-
     pthread_mutex_lock(&pci->wiring.bus->lock);
     silence(pci);
     pthread_mutex_unlock(&pci->wiring.bus->lock);
@@ -87,7 +84,6 @@ static void on_lost(void *opaque)
 static struct vfio_pci *alloc(struct vfio_device *dev, const struct vfio_pci_config *config)
 {
     struct vfio_pci *pci = calloc(1, sizeof(*pci));
-
     if (!pci)
         return NULL;
     pci->vdev = dev;
@@ -148,7 +144,6 @@ int vfio_pci_create(struct vfio_pci **out, struct vfio_device *dev,
                     const struct vfio_pci_config *config)
 {
     struct vfio_pci *pci = alloc(dev, config);
-
     if (!pci) {
         log_error(dev->name, "cannot pass through the device: %s", strerror(ENOMEM));
         dev->ops->close(dev);
@@ -196,7 +191,6 @@ static int start_again(struct vfio_pci *pci)
 int vfio_pci_reset(struct vfio_pci *pci)
 {
     int err = 0;
-
     pthread_mutex_lock(&pci->wiring.bus->lock);
     silence(pci);
     if (!vfio_pci_is_lost(pci))

@@ -33,7 +33,6 @@ static uint32_t bar_flags(uint32_t reg)
 static uint64_t bar_size(uint64_t region_size, unsigned bar, uint32_t flags)
 {
     uint64_t size = (flags & PCI_BASE_ADDRESS_SPACE_IO) ? 4 : 16;
-
     if (bar == PCI_BAR_ROM)
         size = 2 * KIB;
     while (size && size < region_size)
@@ -45,7 +44,6 @@ static uint64_t bar_size(uint64_t region_size, unsigned bar, uint32_t flags)
 static bool wants_mmap(const struct vfio_pci *pci, unsigned bar, uint32_t flags)
 {
     const struct vfio_region *region = &pci->bar[bar].view.region;
-
     return pci->wiring.mmap && bar != PCI_BAR_ROM && !(flags & PCI_BASE_ADDRESS_SPACE_IO) &&
            region->flags & VFIO_REGION_INFO_FLAG_MMAP && region->size >= LAYOUT_PAGE_SIZE;
 }
@@ -55,7 +53,6 @@ static int probe_bar(struct vfio_pci *pci, unsigned i, uint32_t flags)
     uint64_t region_size = pci->bar[i].view.region.size;
     uint64_t size = bar_size(region_size, i, flags);
     int err = region_size ? pci_dev_set_bar(&pci->dev, i, size, flags) : 0;
-
     if (err)
         log_error(pci->dev.name, "cannot set up BAR%u of 0x%" PRIx64 " bytes: %s", i,
                   region_size, strerror(-err));
@@ -66,7 +63,6 @@ static int probe_bar(struct vfio_pci *pci, unsigned i, uint32_t flags)
 static int probe_rom(struct vfio_pci *pci)
 {
     int err = 0;
-
     if (pci->wiring.rom_off)
         pci->rom.size = 0;
     else if (pci->wiring.rom && pci->wiring.rom[0])
@@ -80,7 +76,6 @@ static int probe_rom(struct vfio_pci *pci)
 int vfio_pci_bars_probe(struct vfio_pci *pci)
 {
     bool upper = false; /* half of the BAR before */
-
     for (unsigned i = 0; i < PCI_BARS; i++) {
         struct vfio_pci_bar *bar = &pci->bar[i];
         bool rom = i == PCI_BAR_ROM;
@@ -119,7 +114,6 @@ int vfio_pci_bars_probe(struct vfio_pci *pci)
 static void exclude(struct vfio_region *region, uint64_t start, uint64_t end)
 {
     const struct vfio_region old = *region;
-
     region->areas = 0;
     for (unsigned i = 0; i < old.areas; i++) {
         uint64_t first = old.area[i].offset, last = first + old.area[i].size;
@@ -154,7 +148,6 @@ void vfio_pci_bars_fini(struct vfio_pci *pci)
 static int add_slots(struct vfio_pci *pci, struct vfio_view *view)
 {
     int err = vfio_view_add_slots(view);
-
     if (view->direct)
         vfio_p2p_add(pci->wiring.p2p, view);
     return err;
@@ -169,7 +162,6 @@ static bool remove_slots(struct vfio_pci *pci, struct vfio_view *view)
 bool vfio_pci_drop_slots(struct vfio_pci *pci)
 {
     bool any = false;
-
     pthread_mutex_lock(&pci->lock);
     for (unsigned i = 0; i < PCI_BARS; i++)
         any |= remove_slots(pci, &pci->bar[i].view);
@@ -192,7 +184,6 @@ static const struct vfio_pci_trap *find_trap(const struct vfio_pci_bar *bar, uin
                                              unsigned size)
 {
     const struct vfio_pci *pci = bar->pci;
-
     for (unsigned i = 0; i < pci->traps; i++) {
         const struct vfio_pci_trap *trap = &pci->trap[i];
         if (trap->bar == bar->view.region.index && offset >= trap->start &&
@@ -207,7 +198,6 @@ static uint64_t bar_read(void *opaque, uint64_t offset, unsigned size)
     struct vfio_pci_bar *bar = opaque;
     struct vfio_pci *pci = bar->pci;
     const struct vfio_pci_trap *trap = find_trap(bar, offset, size);
-
     if (vfio_pci_is_lost(pci))
         return all_ones(size);
     if (bar->view.region.index == PCI_BAR_ROM)
@@ -221,7 +211,6 @@ static void bar_write(void *opaque, uint64_t offset, unsigned size, uint64_t val
 {
     struct vfio_pci_bar *bar = opaque;
     const struct vfio_pci_trap *trap = find_trap(bar, offset, size);
-
     if (bar->view.region.index == PCI_BAR_ROM)
         return;
     if (!trap)
@@ -262,7 +251,6 @@ void vfio_pci_bar_unmap(struct pci_dev *dev, unsigned bar)
 {
     struct vfio_pci *pci = to_vfio_pci(dev);
     struct vfio_pci_bar *b = &pci->bar[bar];
-
     pthread_mutex_lock(&pci->lock);
     remove_slots(pci, &b->view);
     b->mapped = false;
@@ -276,7 +264,6 @@ void vfio_pci_bar_unmap(struct pci_dev *dev, unsigned bar)
 static const char *trap_label(const struct vfio_view *view, uint64_t start, uint64_t end)
 {
     const struct vfio_pci *pci = container_of(view, struct vfio_pci_bar, view)->pci;
-
     for (unsigned i = 0; i < pci->traps; i++) {
         const struct vfio_pci_trap *trap = &pci->trap[i];
         if (trap->bar == view->region.index && trap->start < end &&
@@ -290,7 +277,6 @@ void vfio_pci_bars_describe(const struct vfio_pci *pci)
 {
     for (unsigned i = 0; i < PCI_BARS; i++) {
         uint64_t addr = pci_bar_value(&pci->dev, i), size = pci->dev.bar[i].size;
-
         if (size && i != PCI_BAR_ROM)
             vfio_view_describe(&pci->bar[i].view, addr, size, trap_label);
         else if (size)

@@ -91,7 +91,6 @@ static const struct cap_rule shown_ext_caps[] = {
 uint32_t vfio_pci_hw_read(struct vfio_pci *pci, unsigned offset, unsigned size)
 {
     uint8_t bytes[4];
-
     if (!range_within(offset, size, pci->config.size) ||
         pci->vdev->ops->region_read(pci->vdev, &pci->config, offset, bytes, size))
         return (uint32_t)all_ones(size);
@@ -102,7 +101,6 @@ void vfio_pci_hw_write(struct vfio_pci *pci, unsigned offset, unsigned size, uin
 {
     uint8_t bytes[4];
     int err = -ERANGE;
-
     put_le(bytes, size, value);
     if (range_within(offset, size, pci->config.size))
         err = pci->vdev->ops->region_write(pci->vdev, &pci->config, offset, bytes, size);
@@ -115,7 +113,6 @@ void vfio_pci_hw_write(struct vfio_pci *pci, unsigned offset, unsigned size, uin
 static unsigned find_cap(struct vfio_pci *pci, uint8_t id)
 {
     unsigned pos = 0;
-
     if (vfio_pci_hw_read(pci, PCI_STATUS, 2) & PCI_STATUS_CAP_LIST)
         pos = vfio_pci_hw_read(pci, PCI_CAPABILITY_LIST, 1) & ~3U;
     for (unsigned i = 0; i < CAPS_MAX && pos >= PCI_STD_HEADER_SIZEOF; i++) {
@@ -137,7 +134,6 @@ void vfio_pci_calm(struct vfio_pci *pci)
     const struct timespec delay = {.tv_nsec = 10 * 1000 * 1000};
     unsigned pm = find_cap(pci, PCI_CAP_ID_PM);
     uint32_t state = pm ? vfio_pci_hw_read(pci, pm + PCI_PM_CTRL, 2) : 0;
-
     vfio_pci_hw_write(pci, PCI_COMMAND, 2, 0);
     if (!(state & PCI_PM_CTRL_STATE_MASK) || state == 0xffff)
         return;
@@ -200,7 +196,6 @@ static bool setup_af(struct vfio_pci *pci, unsigned pos)
 static bool setup_exp(struct vfio_pci *pci, unsigned pos)
 {
     uint8_t *cap = pci->dev.config + pos;
-
     if (!note(&pci->exp, pos, PCI_CAP_EXP_ENDPOINT_SIZEOF_V1))
         return false;
     uint16_t flags = get_le16(cap + PCI_EXP_FLAGS);
@@ -236,7 +231,6 @@ static int add_clique(struct vfio_pci *pci, uint8_t *link, uint64_t taken)
     static const uint8_t place[] = {0xc8, 0xd4};
     const uint8_t cap[] = {
         PCI_CAP_ID_VNDR, 0, 8, 'P', '2', 'P', (uint8_t)(pci->wiring.clique << 3), 0};
-
     if (pci->vendor != VFIO_PCI_NVIDIA || pci->class >> 8 != VFIO_PCI_BASE_DISPLAY) {
         log_error(
             pci->dev.name,
@@ -298,7 +292,6 @@ static void relink_ext_caps(struct vfio_pci *pci)
     bool seen[PCI_CONFIG_SIZE / 4] = {false};
     uint8_t *config = pci->dev.config;
     unsigned pos = PCI_CFG_SPACE_SIZE, link = 0;
-
     while (pos >= PCI_CFG_SPACE_SIZE && !seen[pos / 4]) {
         uint32_t header = vfio_pci_hw_read(pci, pos, 4);
         unsigned next = PCI_EXT_CAP_NEXT(header);
@@ -322,7 +315,6 @@ static void relink_ext_caps(struct vfio_pci *pci)
 int vfio_pci_config_init(struct vfio_pci *pci)
 {
     uint8_t *config = pci->dev.config;
-
     for (size_t i = 0; i < ARRAY_SIZE(emulated_header); i++)
         memset(pci->emulated + emulated_header[i].offset, 0xff, emulated_header[i].size);
     pci->dev.wmask[PCI_INTERRUPT_LINE] = 0xff;
@@ -347,7 +339,6 @@ uint32_t vfio_pci_config_read(struct pci_dev *dev, unsigned offset, unsigned siz
 {
     struct vfio_pci *pci = to_vfio_pci(dev);
     uint32_t emulated = (uint32_t)get_le(pci->emulated + offset, size);
-
     if (vfio_pci_is_lost(pci))
         return (uint32_t)all_ones(size);
     vfio_pci_irq_config_read(pci, offset, size);
@@ -361,7 +352,6 @@ uint32_t vfio_pci_config_read(struct pci_dev *dev, unsigned offset, unsigned siz
 static void pass_write(struct vfio_pci *pci, unsigned offset, unsigned size, uint32_t value)
 {
     uint32_t emulated = (uint32_t)get_le(pci->emulated + offset, size);
-
     if (emulated == all_ones(size))
         return;
     if (emulated)
@@ -383,7 +373,6 @@ static bool resets_function(const struct vfio_pci *pci, unsigned offset, unsigne
 {
     int devctl = byte_written(pci->exp + PCI_EXP_DEVCTL + 1, offset, size, value);
     int af = byte_written(pci->af + PCI_AF_CTRL, offset, size, value);
-
     return (pci->exp && devctl >= 0 && devctl & PCI_EXP_DEVCTL_BCR_FLR >> 8) ||
            (pci->af && af >= 0 && af & PCI_AF_CTRL_FLR);
 }

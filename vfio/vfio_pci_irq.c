@@ -56,7 +56,6 @@ static int intx_update(struct vfio_pci *pci)
     bool on = pci->active == VFIO_PCI_INTX_IRQ_INDEX;
     bool want = pci->pin && !pci->quiet && (on || pci->active == VFIO_PCI_IRQ_NONE) &&
                 !(get_le16(pci->dev.config + PCI_COMMAND) & PCI_COMMAND_INTX_DISABLE);
-
     if (on && !want)
         intx_off(pci);
     if (on || !want)
@@ -70,7 +69,6 @@ static int intx_update(struct vfio_pci *pci)
 static void intx_follow(struct vfio_pci *pci)
 {
     int err = intx_update(pci);
-
     if (err && log_limit(&pci->complaints))
         log_error(pci->dev.name, "cannot switch INTx on: %s", strerror(-err));
 }
@@ -79,7 +77,6 @@ static int intx_init(struct vfio_pci *pci)
 {
     uint8_t *pin = &pci->dev.config[PCI_INTERRUPT_PIN];
     uint32_t flags = 0;
-
     if (*pin > 4 || !vfio_line_count(pci->vdev, VFIO_PCI_INTX_IRQ_INDEX, &flags))
         *pin = 0;
     pci->pin = *pin;
@@ -119,7 +116,6 @@ static const char *vectors_name(const struct vfio_pci_vectors *v)
 static int vectors_arm(struct vfio_pci_vectors *v, unsigned nr)
 {
     int n = set_irqs(v->pci, v->index, TRIGGER_FD, 0, nr, v->fd);
-
     v->armed = 0;
     if (n > 0 && (unsigned)n < nr) {
         if (log_limit(&v->pci->complaints))
@@ -145,7 +141,6 @@ static int vectors_arm(struct vfio_pci_vectors *v, unsigned nr)
 static int vectors_rearm(struct vfio_pci_vectors *v, unsigned nr)
 {
     unsigned live = v->armed;
-
     if (live)
         set_irqs(v->pci, v->index, TRIGGER_NONE, 0, 0, NULL);
     int err = vectors_arm(v, MAX(nr, live));
@@ -161,7 +156,6 @@ static int vectors_bind(void *opaque, unsigned start, unsigned count, const int 
 {
     struct vfio_pci_vectors *v = opaque;
     unsigned end = start + count;
-
     if (v->pci->active != v->index)
         return -EBUSY;
     if (!range_within(start, count, v->msi.nr))
@@ -188,7 +182,6 @@ static int vectors_enable(void *opaque)
     struct vfio_pci_vectors *v = opaque;
     struct vfio_pci *pci = v->pci;
     int err = 0;
-
     if (pci->active == VFIO_PCI_INTX_IRQ_INDEX)
         intx_off(pci);
     if (pci->active != VFIO_PCI_IRQ_NONE)
@@ -207,7 +200,6 @@ static void vectors_disable(void *opaque)
 {
     struct vfio_pci_vectors *v = opaque;
     struct vfio_pci *pci = v->pci;
-
     if (pci->active != v->index)
         return;
     if (v->armed)
@@ -230,7 +222,6 @@ static bool vectors_init(struct vfio_pci *pci, struct vfio_pci_vectors *v, uint3
                          unsigned nr)
 {
     bool msix = index == VFIO_PCI_MSIX_IRQ_INDEX;
-
     v->pci = pci;
     v->index = index;
     v->fd = malloc(nr * sizeof(*v->fd));
@@ -257,7 +248,6 @@ static void vectors_fini(struct vfio_pci_vectors *v)
 static unsigned msi_cap_len(uint16_t flags)
 {
     bool wide = flags & PCI_MSI_FLAGS_64BIT;
-
     if (flags & PCI_MSI_FLAGS_MASKBIT)
         return (wide ? PCI_MSI_PENDING_64 : PCI_MSI_PENDING_32) + 4;
     return (wide ? PCI_MSI_DATA_64 : PCI_MSI_DATA_32) + 2;
@@ -267,7 +257,6 @@ static void msi_set_wmask(struct vfio_pci *pci, unsigned pos, uint16_t flags, un
 {
     uint8_t *wmask = pci->dev.wmask + pos;
     bool wide = flags & PCI_MSI_FLAGS_64BIT;
-
     put_le16(wmask + PCI_MSI_FLAGS, PCI_MSI_FLAGS_ENABLE | PCI_MSI_FLAGS_QSIZE);
     put_le32(wmask + PCI_MSI_ADDRESS_LO, ~3U);
     if (wide)
@@ -391,7 +380,6 @@ void vfio_pci_irq_config_written(struct vfio_pci *pci, unsigned offset, unsigned
 {
     const uint8_t *config = pci->dev.config;
     const struct vfio_pci_vectors *msi = &pci->msi, *msix = &pci->msix;
-
     pthread_mutex_lock(&pci->lock);
     if (msi->pos && ranges_overlap(offset, size, msi->pos, msi->len)) {
         msi_config_changed(&pci->msi.msi, config + msi->pos);
@@ -410,7 +398,6 @@ void vfio_pci_irq_config_read(struct vfio_pci *pci, unsigned offset, unsigned si
 {
     const struct vfio_pci_vectors *msi = &pci->msi;
     uint8_t *pending = pci->dev.config + msi->pos + msi->len - 4; /* the last register */
-
     if (!msi->pos ||
         !(pci->initial[msi->pos + PCI_MSI_FLAGS + 1] & PCI_MSI_FLAGS_MASKBIT >> 8) ||
         !ranges_overlap(offset, size, msi->pos + msi->len - 4, 4))
@@ -427,7 +414,6 @@ static void event_fired(void *opaque, uint32_t events)
     struct vfio_pci_event *event = opaque;
     struct vfio_pci *pci = event->pci;
     bool failed = event->index == VFIO_PCI_ERR_IRQ_INDEX;
-
     (void)events;
     loop_remove(pci->wiring.loop, event->fd); /* once is enough */
     if (failed)
@@ -443,7 +429,6 @@ static void event_fired(void *opaque, uint32_t events)
 static void event_init(struct vfio_pci *pci, struct vfio_pci_event *event, uint32_t index)
 {
     uint32_t flags = 0;
-
     event->pci = pci;
     event->index = index;
     if (!vfio_line_count(pci->vdev, index, &flags))
@@ -479,7 +464,6 @@ static void event_fini(struct vfio_pci *pci, struct vfio_pci_event *event)
 int vfio_pci_irq_init(struct vfio_pci *pci)
 {
     int err = intx_init(pci);
-
     if (err)
         return err;
     event_init(pci, &pci->err, VFIO_PCI_ERR_IRQ_INDEX);
@@ -525,7 +509,6 @@ void vfio_pci_irq_describe(const struct vfio_pci *pci)
     const struct vfio_pci_vectors *both[] = {&pci->msi, &pci->msix};
     char text[96] = "none";
     size_t len = 0;
-
     if (pci->pin)
         len += (size_t)snprintf(text, sizeof(text), "INTx gsi %u", pci->intx.gsi);
     for (unsigned i = 0; i < ARRAY_SIZE(both); i++)

@@ -43,7 +43,6 @@ static uint64_t config_get(struct vfio_pci *pci, unsigned offset, unsigned size)
 {
     struct pci_bus *bus = pci->wiring.bus;
     uint64_t value = pci_bus_config_read(bus, pci->wiring.devfn, offset, MIN(size, 4U));
-
     if (size > 4)
         value |= (uint64_t)pci_bus_config_read(bus, pci->wiring.devfn, offset + 4, 4) << 32;
     return value;
@@ -52,7 +51,6 @@ static uint64_t config_get(struct vfio_pci *pci, unsigned offset, unsigned size)
 static void config_put(struct vfio_pci *pci, unsigned offset, unsigned size, uint64_t value)
 {
     struct pci_bus *bus = pci->wiring.bus;
-
     pci_bus_config_write(bus, pci->wiring.devfn, offset, MIN(size, 4U), (uint32_t)value);
     if (size > 4)
         pci_bus_config_write(bus, pci->wiring.devfn, offset + 4, 4, (uint32_t)(value >> 32));
@@ -71,7 +69,6 @@ static void mirror_write(struct vfio_pci *pci, const struct vfio_pci_trap *trap,
                          uint32_t offset, unsigned size, uint64_t value)
 {
     unsigned msi = pci->msi.pos;
-
     config_put(pci, offset, size, value);
     if (msi && offset >= msi && range_within(offset - msi, size, PCI_MSI_FLAGS))
         vfio_view_write(&pci->bar[trap->bar].view, trap->start + offset, size, value);
@@ -81,7 +78,6 @@ static void mirror_write(struct vfio_pci *pci, const struct vfio_pci_trap *trap,
 static int window_target(struct vfio_pci *pci, uint32_t offset)
 {
     const uint8_t *reg = pci->window;
-
     pthread_mutex_lock(&pci->lock);
     bool open = reg[WINDOW_MASTER] & reg[WINDOW_ENABLE] & 1;
     uint32_t addr = get_le32(reg + WINDOW_ADDRESS);
@@ -101,7 +97,6 @@ static uint64_t window_read(struct vfio_pci *pci, const struct vfio_pci_trap *tr
                             uint32_t offset, unsigned size)
 {
     int target = window_target(pci, offset);
-
     if (target >= 0)
         return config_get(pci, (unsigned)target, size);
     return vfio_view_read(&pci->bar[trap->bar].view, offset, size);
@@ -111,7 +106,6 @@ static void window_write(struct vfio_pci *pci, const struct vfio_pci_trap *trap,
                          uint32_t offset, unsigned size, uint64_t value)
 {
     int target = window_target(pci, offset);
-
     if (target >= 0) {
         config_put(pci, (unsigned)target, size, value);
         return;
@@ -154,7 +148,6 @@ _Static_assert(sizeof(((struct vfio_pci *)NULL)->window) == NV_WINDOW_SIZE, "win
 static bool has_place(const struct vfio_pci *pci, const struct vfio_pci_trap *trap)
 {
     bool io = pci->dev.bar[trap->bar].flags & PCI_BASE_ADDRESS_SPACE_IO;
-
     return io == (trap->bar == 5) &&
            range_within(trap->start, trap->size, pci->bar[trap->bar].view.region.size);
 }
@@ -200,7 +193,6 @@ static bool has_own_reset(const char *name)
 {
     char path[160], methods[64];
     unsigned addr[4];
-
     if (!vfio_sysfs_pci_address(name, addr))
         return true; /* a server's: its own affair */
     snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s", name);

@@ -48,7 +48,6 @@ static int read_all(int fd, uint8_t *image, uint64_t size)
 static int read_file(struct vfio_pci_rom *rom, int fd, const char *path)
 {
     struct stat st;
-
     if (fstat(fd, &st))
         return -errno;
     if (!S_ISREG(st.st_mode) || st.st_size <= 0 || (uint64_t)st.st_size > ROM_SIZE_MAX) {
@@ -74,7 +73,6 @@ int vfio_pci_rom_load(struct vfio_pci *pci)
 {
     const char *path = pci->wiring.rom;
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* it might be a pipe */
-
     if (fd < 0) {
         int err = -errno;
         log_error(path, "cannot open the expansion ROM: %s", strerror(-err));
@@ -110,7 +108,6 @@ static int read_device(struct vfio_pci *pci, uint8_t *image, uint64_t size)
     const struct vfio_region *region = &pci->bar[PCI_BAR_ROM].view.region;
     int64_t end = loop_now(CLOCK_MONOTONIC) + READ_TIME_NS;
     uint64_t step = 4 * KIB, done = 0;
-
     while (done < size) {
         if (loop_now(CLOCK_MONOTONIC) > end)
             return -ETIMEDOUT;
@@ -133,7 +130,6 @@ static void shadow(struct vfio_pci *pci)
     uint64_t size = pci->bar[PCI_BAR_ROM].view.region.size;
     uint8_t *image = malloc(size);
     int err = image ? read_device(pci, image, size) : -ENOMEM;
-
     pci->rom.done = !err || err == -ETIMEDOUT;
     if (!err && has_signature(image, size)) {
         pci->rom.image = image;
@@ -149,7 +145,6 @@ uint64_t vfio_pci_rom_read(struct vfio_pci *pci, uint64_t offset, unsigned size)
 {
     const struct vfio_pci_rom *rom = &pci->rom;
     uint8_t bytes[8];
-
     memset(bytes, 0xff, sizeof(bytes));
     pthread_mutex_lock(&pci->lock);
     if (!rom->done)

@@ -27,7 +27,6 @@ static const struct vfio_pci_vga_range {
 static bool decoded(const struct vfio_pci_vga_at *at)
 {
     struct vfio_pci *pci = at->pci;
-
     pthread_mutex_lock(&pci->wiring.bus->lock);
     uint16_t command = get_le16(pci->dev.config + PCI_COMMAND);
     pthread_mutex_unlock(&pci->wiring.bus->lock);
@@ -37,7 +36,6 @@ static bool decoded(const struct vfio_pci_vga_at *at)
 static uint64_t vga_read(void *opaque, uint64_t offset, unsigned size)
 {
     struct vfio_pci_vga_at *at = opaque;
-
     return decoded(at) ? vfio_view_read(&at->pci->vga, at->range->base + offset, size)
                        : all_ones(size);
 }
@@ -45,7 +43,6 @@ static uint64_t vga_read(void *opaque, uint64_t offset, unsigned size)
 static void vga_write(void *opaque, uint64_t offset, unsigned size, uint64_t value)
 {
     struct vfio_pci_vga_at *at = opaque;
-
     if (decoded(at))
         vfio_view_write(&at->pci->vga, at->range->base + offset, size, value);
 }
@@ -81,7 +78,6 @@ int vfio_pci_vga_init(struct vfio_pci *pci)
 {
     struct vfio_device *vdev = pci->vdev;
     int err = -EINVAL;
-
     if (!pci->wiring.vga)
         return 0;
     pci->vga = (struct vfio_view){.dev = vdev, .noun = "VGA region "};

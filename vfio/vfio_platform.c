@@ -56,7 +56,6 @@ static int place(struct vfio_platform *p, struct vfio_view *view, uint64_t *alig
 {
     struct vfio_platform_room *room = p->wiring.room;
     uint64_t size = view->region.size;
-
     *align = LAYOUT_PAGE_SIZE;
     while (*align < size && *align < LAYOUT_PLATFORM_SIZE)
         *align *= 2;
@@ -76,7 +75,6 @@ static int add_region(struct vfio_platform *p, uint32_t index)
 {
     struct vfio_view *view = &p->view[p->views];
     uint64_t align;
-
     *view = (struct vfio_view){.dev = p->dev, .hv = p->wiring.hv, .noun = "region "};
     int err = p->dev->ops->region_info(p->dev, index, &view->region);
     if (err) {
@@ -109,7 +107,6 @@ static int add_region(struct vfio_platform *p, uint32_t index)
 bool vfio_platform_drop_slots(struct vfio_platform *p)
 {
     bool any = false;
-
     pthread_mutex_lock(&p->lock);
     for (unsigned i = 0; i < p->views; i++)
         any |= vfio_view_remove_slots(&p->view[i]);
@@ -123,7 +120,6 @@ static int add_irq(struct vfio_platform *p, uint32_t index)
 {
     uint32_t *gsis = &p->wiring.room->gsis, flags = 0;
     struct vfio_line *line = &p->line[p->lines];
-
     if (!vfio_line_count(p->dev, index, &flags)) {
         log_note(p->dev->name,
                  "interrupt %u is left out: the device does not give it by eventfd", index);
@@ -162,7 +158,6 @@ static void lines_off(struct vfio_platform *p)
 static void on_lost(void *opaque)
 {
     struct vfio_platform *p = opaque;
-
     vfio_platform_drop_slots(p);
     lines_off(p);
 }
@@ -170,7 +165,6 @@ static void on_lost(void *opaque)
 static int reset_device(struct vfio_platform *p)
 {
     int err = p->dev->ops->reset(p->dev);
-
     if (err == -ENOTTY) {
         log_note(p->dev->name,
                  "the device has no reset method; it keeps its state from before");
@@ -203,7 +197,6 @@ int vfio_platform_create(struct vfio_platform **out, struct vfio_device *dev,
                          const struct vfio_platform_config *config)
 {
     struct vfio_platform *p = calloc(1, sizeof(*p));
-
     if (!p) {
         log_error(dev->name, "cannot pass through the device: %s", strerror(ENOMEM));
         dev->ops->close(dev);
@@ -243,7 +236,6 @@ void vfio_platform_destroy(struct vfio_platform *p)
 static int start_again(struct vfio_platform *p)
 {
     int err = reset_device(p);
-
     for (unsigned i = 0; i < p->lines && !err; i++) {
         err = vfio_line_on(&p->line[i]);
         if (err)

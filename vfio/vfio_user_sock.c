@@ -551,7 +551,6 @@ int vfio_user_conn_open(struct vfio_user_conn *conn, struct vfio_device *dev, co
     struct sockaddr_un addr = {.sun_family = AF_UNIX};
     size_t len = strlen(path);
     int err = -ENOMEM;
-
     *conn = (struct vfio_user_conn){.dev = dev, .loop = loop, .main.fd = -1, .twin.fd = -1};
     pthread_mutex_init(&conn->lock, NULL);
     pthread_mutex_init(&conn->queue_lock, NULL);
