@@ -35,13 +35,6 @@ static int set_irqs(struct vfio_pci *pci, uint32_t index, uint32_t flags, unsign
     return pci->vdev->ops->irq_set(pci->vdev, index, flags, start, count, fds);
 }
 
-static void close_fd(int *fd)
-{
-    if (*fd >= 0)
-        close(*fd);
-    *fd = -1;
-}
-
 /* ---- INTx ---- */
 
 static void intx_off(struct vfio_pci *pci)
@@ -425,6 +418,16 @@ static void event_fired(void *opaque, uint32_t events)
     pci->wiring.gone(pci->wiring.opaque, pci->vdev->name, failed);
 }
 
+static void event_fini(struct vfio_pci *pci, struct vfio_pci_event *event)
+{
+    if (event->fd < 0)
+        return;
+    set_irqs(pci, event->index, TRIGGER_NONE, 0, 0, NULL);
+    loop_remove(pci->wiring.loop, event->fd);
+    close(event->fd);
+    event->fd = -1;
+}
+
 /* Not having one is no reason to refuse the device: the kernel has ERR for PCIe only. */
 static void event_init(struct vfio_pci *pci, struct vfio_pci_event *event, uint32_t index)
 {
@@ -434,29 +437,15 @@ static void event_init(struct vfio_pci *pci, struct vfio_pci_event *event, uint3
     if (!vfio_line_count(pci->vdev, index, &flags))
         return;
     event->fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    int err = event->fd < 0
-                  ? -errno
-                  : loop_add(pci->wiring.loop, event->fd, EPOLLIN, event_fired, event);
-    if (!err) {
-        err = set_irqs(pci, index, TRIGGER_FD, 0, 1, &event->fd);
-        if (err)
-            loop_remove(pci->wiring.loop, event->fd);
-    }
+    int err = event->fd < 0 ? -errno : set_irqs(pci, index, TRIGGER_FD, 0, 1, &event->fd);
+    if (!err)
+        err = loop_add(pci->wiring.loop, event->fd, EPOLLIN, event_fired, event);
     if (!err)
         return;
-    close_fd(&event->fd);
+    event_fini(pci, event);
     log_warn(pci->dev.name, "cannot watch for %s: %s",
              index == VFIO_PCI_ERR_IRQ_INDEX ? "device errors" : "removal requests",
              strerror(-err));
-}
-
-static void event_fini(struct vfio_pci *pci, struct vfio_pci_event *event)
-{
-    if (event->fd < 0)
-        return;
-    set_irqs(pci, event->index, TRIGGER_NONE, 0, 0, NULL);
-    loop_remove(pci->wiring.loop, event->fd);
-    close_fd(&event->fd);
 }
 
 /* ---- all of them ---- */
