@@ -193,13 +193,13 @@ static void device_update(struct virtio *dev)
     vhost_update(server_of(dev));
 }
 
-void vhost_device_destroy(struct vhost_device *dev)
+static void device_close(struct virtio *dev)
 {
-    if (!dev)
-        return;
-    vhost_close(dev->server);
-    virtio_fini(&dev->virtio);
-    free(dev);
+    vhost_close(server_of(dev));
 }
 
-const struct virtio_ops vhost_device_ops = {.reset = device_reset, .update = device_update};
+const struct virtio_ops vhost_device_ops = {
+    .reset = device_reset,
+    .update = device_update,
+    .close = device_close,
+};

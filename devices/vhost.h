@@ -68,5 +68,3 @@ struct vhost_device {
     struct vhost *server;
 };
 extern const struct virtio_ops vhost_device_ops;
-/* After its transport. Frees what DEV is the first member of; NULL is fine. */
-void vhost_device_destroy(struct vhost_device *dev);

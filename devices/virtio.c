@@ -7,6 +7,8 @@
  */
 #include "devices/virtio.h"
 
+#include <stdlib.h>
+
 #include "vmm/util.h"
 
 static void clear(struct virtio *dev)
@@ -24,9 +26,14 @@ void virtio_init(struct virtio *dev)
     clear(dev);
 }
 
-void virtio_fini(struct virtio *dev)
+void virtio_destroy(struct virtio *dev)
 {
+    if (!dev)
+        return;
+    if (dev->ops->close)
+        dev->ops->close(dev);
     pthread_mutex_destroy(&dev->lock);
+    free(dev);
 }
 
 bool virtio_is_live(const struct virtio *dev)

@@ -38,6 +38,8 @@ struct virtio_ops {
     /* virtio_is_live() or what call_fd() gives may have changed. NULL: nothing to do. Any
      * thread. */
     void (*update)(struct virtio *dev);
+    /* Gives back all that the device has but its memory. NULL: nothing. Main thread. */
+    void (*close)(struct virtio *dev);
 };
 
 struct virtio_transport_ops {
@@ -73,7 +75,9 @@ struct virtio {
 
 /* The fields above LOCK are set by the device; FEATURES without those of every device. */
 void virtio_init(struct virtio *dev);
-void virtio_fini(struct virtio *dev);
+/* A device that one of the create functions made, after its transport: closed and freed, as the
+ * first member of what was allocated. NULL is fine. */
+void virtio_destroy(struct virtio *dev);
 
 /* ---- for devices, with the lock held ---- */
 

@@ -278,7 +278,17 @@ static void blk_reset(struct virtio *dev)
     blk->touched = 0;
 }
 
-static const struct virtio_ops blk_ops = {.kick = blk_kick, .reset = blk_reset};
+static void blk_close(struct virtio *dev)
+{
+    blk_reset(dev);
+    blk_file_close(container_of(dev, struct virtio_blk, virtio)->file);
+}
+
+static const struct virtio_ops blk_ops = {
+    .kick = blk_kick,
+    .reset = blk_reset,
+    .close = blk_close,
+};
 
 /* ---- creation ---- */
 
@@ -311,7 +321,7 @@ static uint64_t describe(struct virtio_blk *blk)
     return features | 1ULL << VIRTIO_BLK_F_DISCARD | 1ULL << VIRTIO_BLK_F_WRITE_ZEROES;
 }
 
-int virtio_blk_create(struct virtio_blk **out, const struct virtio_blk_setup *setup)
+int virtio_blk_create(struct virtio **out, const struct virtio_blk_setup *setup)
 {
     struct virtio_blk *blk = calloc(1, sizeof(*blk));
     if (!blk) {
@@ -346,21 +356,6 @@ int virtio_blk_create(struct virtio_blk **out, const struct virtio_blk_setup *se
     };
     blk->virtio.features = describe(blk);
     virtio_init(&blk->virtio);
-    *out = blk;
+    *out = &blk->virtio;
     return 0;
-}
-
-void virtio_blk_destroy(struct virtio_blk *blk)
-{
-    if (!blk)
-        return;
-    blk_reset(&blk->virtio);
-    blk_file_close(blk->file);
-    virtio_fini(&blk->virtio);
-    free(blk);
-}
-
-struct virtio *virtio_blk_device(struct virtio_blk *blk)
-{
-    return &blk->virtio;
 }

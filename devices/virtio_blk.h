@@ -8,7 +8,6 @@
 struct loop;
 struct mem;
 struct virtio;
-struct virtio_blk;
 
 struct virtio_blk_setup {
     const char *path;  /* raw file or block device; lives as long */
@@ -19,7 +18,4 @@ struct virtio_blk_setup {
 };
 
 /* Errors as of blk_file_open(). */
-int virtio_blk_create(struct virtio_blk **out, const struct virtio_blk_setup *setup);
-void virtio_blk_destroy(struct virtio_blk *blk); /* after its transport; NULL is fine */
-/* What a transport takes. */
-struct virtio *virtio_blk_device(struct virtio_blk *blk);
+int virtio_blk_create(struct virtio **out, const struct virtio_blk_setup *setup);

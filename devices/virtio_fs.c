@@ -26,7 +26,7 @@ struct virtio_fs {
 
 _Static_assert(sizeof(struct virtio_fs_config) == VIRTIO_FS_TAG_MAX + 4, "5.11.4");
 
-int virtio_fs_create(struct vhost_device **out, const struct virtio_fs_setup *setup)
+int virtio_fs_create(struct virtio **out, const struct virtio_fs_setup *setup)
 {
     struct virtio_fs *fs = calloc(1, sizeof(*fs));
     if (!fs) {
@@ -51,9 +51,9 @@ int virtio_fs_create(struct vhost_device **out, const struct virtio_fs_setup *se
     fs->server.group = setup->group;
     int err = vhost_user_open(&fs->server, &fs->dev.virtio, setup->loop, setup->socket);
     if (err) {
-        vhost_device_destroy(&fs->dev);
+        virtio_destroy(&fs->dev.virtio);
         return err;
     }
-    *out = &fs->dev;
+    *out = &fs->dev.virtio;
     return 0;
 }

@@ -7,7 +7,7 @@
 
 struct loop;
 struct mem;
-struct vhost_device;
+struct virtio;
 
 #define VIRTIO_FS_TAG_MAX 36
 
@@ -21,4 +21,4 @@ struct virtio_fs_setup {
 };
 
 /* Logs its own errors. */
-int virtio_fs_create(struct vhost_device **out, const struct virtio_fs_setup *setup);
+int virtio_fs_create(struct virtio **out, const struct virtio_fs_setup *setup);

@@ -296,12 +296,6 @@ static void net_update(struct virtio *dev)
         vhost_update(&net->vhost[i]);
 }
 
-static const struct virtio_ops net_ops = {
-    .kick = net_kick,
-    .reset = net_reset,
-    .update = net_update,
-};
-
 /* ---- creation ---- */
 
 static uint64_t features(const struct net_port *port)
@@ -343,7 +337,24 @@ static int watch(struct virtio_net *net)
     return err;
 }
 
-int virtio_net_create(struct virtio_net **out, const struct virtio_net_setup *setup)
+static void net_close(struct virtio *dev)
+{
+    struct virtio_net *net = from_virtio(dev);
+    for (unsigned i = 0; i < net->port->pairs; i++) {
+        vhost_close(&net->vhost[i]);
+        loop_remove(net->loop, net->port->fd[i]);
+    }
+    net->port->ops->close(net->port);
+}
+
+static const struct virtio_ops net_ops = {
+    .kick = net_kick,
+    .reset = net_reset,
+    .update = net_update,
+    .close = net_close,
+};
+
+int virtio_net_create(struct virtio **out, const struct virtio_net_setup *setup)
 {
     struct net_port *port = setup->port;
     struct virtio_net *net = calloc(1, sizeof(*net));
@@ -373,27 +384,9 @@ int virtio_net_create(struct virtio_net **out, const struct virtio_net_setup *se
         open_vhost(net);
     int err = net->virtio.outside ? 0 : watch(net);
     if (err) {
-        virtio_net_destroy(net);
+        virtio_destroy(&net->virtio);
         return err;
     }
-    *out = net;
+    *out = &net->virtio;
     return 0;
-}
-
-void virtio_net_destroy(struct virtio_net *net)
-{
-    if (!net)
-        return;
-    for (unsigned i = 0; i < net->port->pairs; i++) {
-        vhost_close(&net->vhost[i]);
-        loop_remove(net->loop, net->port->fd[i]);
-    }
-    net->port->ops->close(net->port);
-    virtio_fini(&net->virtio);
-    free(net);
-}
-
-struct virtio *virtio_net_device(struct virtio_net *net)
-{
-    return &net->virtio;
 }

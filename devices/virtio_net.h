@@ -10,7 +10,6 @@ struct loop;
 struct mem;
 struct net_port;
 struct virtio;
-struct virtio_net;
 
 struct virtio_net_setup {
     const char *name;      /* for messages; lives as long */
@@ -22,7 +21,4 @@ struct virtio_net_setup {
 };
 
 /* Logs its own errors. */
-int virtio_net_create(struct virtio_net **out, const struct virtio_net_setup *setup);
-void virtio_net_destroy(struct virtio_net *net); /* after its transport; NULL is fine */
-/* What a transport takes. */
-struct virtio *virtio_net_device(struct virtio_net *net);
+int virtio_net_create(struct virtio **out, const struct virtio_net_setup *setup);

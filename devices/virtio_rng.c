@@ -59,27 +59,16 @@ static void rng_reset(struct virtio *dev)
 
 static const struct virtio_ops rng_ops = {.kick = rng_kick, .reset = rng_reset};
 
-int virtio_rng_create(struct virtio_rng **out, const struct mem *mem)
+int virtio_rng_create(struct virtio **out, const struct mem *mem)
 {
     struct virtio_rng *rng = calloc(1, sizeof(*rng));
-    if (!rng)
+    if (!rng) {
+        log_error("virtio-rng", "cannot make device: %s", strerror(ENOMEM));
         return -ENOMEM;
+    }
     rng->virtio = (struct virtio){
         .ops = &rng_ops, .name = "virtio-rng", .mem = mem, .id = VIRTIO_ID_RNG, .queues = 1};
     virtio_init(&rng->virtio);
-    *out = rng;
+    *out = &rng->virtio;
     return 0;
-}
-
-void virtio_rng_destroy(struct virtio_rng *rng)
-{
-    if (!rng)
-        return;
-    virtio_fini(&rng->virtio);
-    free(rng);
-}
-
-struct virtio *virtio_rng_device(struct virtio_rng *rng)
-{
-    return &rng->virtio;
 }

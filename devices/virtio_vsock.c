@@ -33,7 +33,7 @@ static void complain(uint32_t cid, int err)
                                  : "load the kernel's module (modprobe vhost_vsock)");
 }
 
-int virtio_vsock_create(struct vhost_device **out, uint32_t cid, struct loop *loop,
+int virtio_vsock_create(struct virtio **out, uint32_t cid, struct loop *loop,
                         const struct mem *mem)
 {
     struct virtio_vsock *vsock = calloc(1, sizeof(*vsock));
@@ -57,10 +57,10 @@ int virtio_vsock_create(struct vhost_device **out, uint32_t cid, struct loop *lo
     int err = vhost_vsock_open(&vsock->vhost, &vsock->dev.virtio, loop, cid);
     if (err) {
         complain(cid, err);
-        vhost_device_destroy(&vsock->dev);
+        virtio_destroy(&vsock->dev.virtio);
         return err;
     }
     vsock->dev.virtio.features |= vsock->vhost.features & 1ULL << VIRTIO_VSOCK_F_SEQPACKET;
-    *out = &vsock->dev;
+    *out = &vsock->dev.virtio;
     return 0;
 }

@@ -8,8 +8,8 @@
 
 struct loop;
 struct mem;
-struct vhost_device;
+struct virtio;
 
 /* The guest's address is CID: 3 and up, and no other guest's. Logs its own errors. */
-int virtio_vsock_create(struct vhost_device **out, uint32_t cid, struct loop *loop,
+int virtio_vsock_create(struct virtio **out, uint32_t cid, struct loop *loop,
                         const struct mem *mem);

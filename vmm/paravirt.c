@@ -32,25 +32,6 @@
 #define CLASS_COMMUNICATION 0x07800000
 #define CLASS_OTHER         0x00ff0000
 
-/* Logs its own error. */
-static int plug(struct paravirt *p, const struct paravirt_config *config, struct virtio *dev,
-                uint32_t class_rev)
-{
-    const struct virtio_pci_config wiring = {
-        .hv = config->hv,
-        .bus = config->bus,
-        .loop = config->loop,
-        .intx = &p->intx,
-        .devfn = PCI_DEVFN(p->first + p->nr, 0),
-        .class_rev = class_rev,
-    };
-    int err = virtio_pci_create(&p->slot[p->nr], dev, &wiring);
-    p->nr += !err;
-    if (err)
-        log_error(dev->name, "cannot put device on the guest's bus: %s", strerror(-err));
-    return err;
-}
-
 static bool is_same_file(const char *a, const char *b)
 {
     struct stat x, y;
@@ -73,7 +54,8 @@ static void log_held(const struct options *opt, unsigned n)
               o->ro ? "" : " (several can read one, each with ,ro)");
 }
 
-static int open_disk(struct paravirt *p, const struct paravirt_config *config, unsigned n)
+static int open_disk(struct paravirt_slot *slot, const struct paravirt_config *config,
+                     unsigned n)
 {
     const struct option_disk *o = &config->opt->disk[n];
     const struct virtio_blk_setup setup = {
@@ -84,15 +66,14 @@ static int open_disk(struct paravirt *p, const struct paravirt_config *config, u
         .loop = config->loop,
         .mem = config->mem,
     };
-    int err = virtio_blk_create(&p->disk[n], &setup);
+    int err = virtio_blk_create(&slot->dev, &setup);
     if (err == -EAGAIN)
         log_held(config->opt, n);
-    if (err)
-        return err;
-    return plug(p, config, virtio_blk_device(p->disk[n]), CLASS_STORAGE);
+    return err;
 }
 
-static int open_net(struct paravirt *p, const struct paravirt_config *config, unsigned n)
+static int open_net(struct paravirt_slot *slot, const struct paravirt_config *config,
+                    unsigned n)
 {
     const struct option_net *o = &config->opt->net[n];
     struct virtio_net_setup setup = {
@@ -102,59 +83,81 @@ static int open_net(struct paravirt *p, const struct paravirt_config *config, un
         .mem = config->mem,
     };
     net_address(o, n, setup.mac);
-    int err = net_open(&setup.port, o, &p->passt[n]);
-    if (!err)
-        err = virtio_net_create(&p->net[n], &setup);
-    if (err)
-        return err;
-    return plug(p, config, virtio_net_device(p->net[n]), CLASS_NETWORK);
+    int err = net_open(&setup.port, o, &slot->helper);
+    return err ? err : virtio_net_create(&slot->dev, &setup);
 }
 
-static int open_share(struct paravirt *p, const struct paravirt_config *config, unsigned n)
+static int open_share(struct paravirt_slot *slot, const struct paravirt_config *config,
+                      unsigned n)
 {
     const struct option_share *o = &config->opt->share[n];
-    struct spawn *server = &p->share_server[n];
-    int socket = share_connect(server, o);
+    int socket = share_connect(&slot->helper, o);
     if (socket < 0)
         return socket;
     const struct virtio_fs_setup setup = {
         .name = o->dir,
         .tag = o->tag,
         .socket = socket,
-        .group = server->pid,
+        .group = slot->helper.pid,
         .loop = config->loop,
         .mem = config->mem,
     };
-    int err = virtio_fs_create(&p->share[n], &setup);
-    return err ? err : plug(p, config, &p->share[n]->virtio, CLASS_STORAGE);
+    return virtio_fs_create(&slot->dev, &setup);
 }
 
-static int open_vsock(struct paravirt *p, const struct paravirt_config *config, unsigned n)
+static int open_vsock(struct paravirt_slot *slot, const struct paravirt_config *config,
+                      unsigned n)
 {
     (void)n;
-    int err = virtio_vsock_create(&p->vsock, config->opt->vsock_cid, config->loop, config->mem);
-    return err ? err : plug(p, config, &p->vsock->virtio, CLASS_COMMUNICATION);
+    return virtio_vsock_create(&slot->dev, config->opt->vsock_cid, config->loop, config->mem);
 }
 
-static int open_rng(struct paravirt *p, const struct paravirt_config *config, unsigned n)
+static int open_rng(struct paravirt_slot *slot, const struct paravirt_config *config,
+                    unsigned n)
 {
     (void)n;
-    int err = virtio_rng_create(&p->rng, config->mem);
+    return virtio_rng_create(&slot->dev, config->mem);
+}
+
+/* In the order of their slots. Each logs its own errors. */
+struct kind {
+    unsigned nr;
+    uint32_t class_rev;
+    int (*open)(struct paravirt_slot *slot, const struct paravirt_config *config, unsigned n);
+};
+
+/* The N-th of its kind into the next slot, the device's own parts first. */
+static int add(struct paravirt *p, const struct paravirt_config *config,
+               const struct kind *kind, unsigned n)
+{
+    const struct virtio_pci_config wiring = {
+        .hv = config->hv,
+        .bus = config->bus,
+        .loop = config->loop,
+        .intx = &p->intx,
+        .devfn = PCI_DEVFN(p->first + p->nr, 0),
+        .class_rev = kind->class_rev,
+    };
+    struct paravirt_slot *slot = &p->slot[p->nr++];
+    *slot = (struct paravirt_slot){0};
+    int err = kind->open(slot, config, n);
     if (err)
-        log_error("virtio-rng", "cannot make device: %s", strerror(-err));
-    return err ? err : plug(p, config, virtio_rng_device(p->rng), CLASS_OTHER);
+        return err;
+    err = virtio_pci_create(&slot->pci, slot->dev, &wiring);
+    if (err)
+        log_error(slot->dev->name, "cannot put device on the guest's bus: %s", strerror(-err));
+    return err;
 }
 
 int paravirt_open(struct paravirt *p, const struct paravirt_config *config)
 {
     const struct options *opt = config->opt;
-    /* In the order of their slots. Each logs its own errors. */
-    const struct {
-        unsigned nr;
-        int (*open)(struct paravirt *p, const struct paravirt_config *config, unsigned n);
-    } kind[] = {
-        {opt->disks, open_disk},           {opt->nets, open_net}, {opt->shares, open_share},
-        {opt->vsock_cid != 0, open_vsock}, {1, open_rng},
+    const struct kind kind[] = {
+        {opt->disks, CLASS_STORAGE, open_disk},
+        {opt->nets, CLASS_NETWORK, open_net},
+        {opt->shares, CLASS_STORAGE, open_share},
+        {opt->vsock_cid != 0, CLASS_COMMUNICATION, open_vsock},
+        {1, CLASS_OTHER, open_rng},
     };
     unsigned count = 0;
     int err = 0;
@@ -173,33 +176,25 @@ int paravirt_open(struct paravirt *p, const struct paravirt_config *config)
     p->first = PCI_SLOTS - count;
     for (size_t k = 0; k < ARRAY_SIZE(kind); k++) {
         for (unsigned i = 0; i < kind[k].nr && !err; i++)
-            err = kind[k].open(p, config, i);
+            err = add(p, config, &kind[k], i);
     }
     return err;
 }
 
 void paravirt_close(struct paravirt *p)
 {
-    while (p->nr)
-        virtio_pci_destroy(p->slot[--p->nr]);
-    virtio_rng_destroy(p->rng);
-    for (unsigned i = 0; i < OPTIONS_NET_MAX; i++) {
-        virtio_net_destroy(p->net[i]);
-        spawn_stop(&p->passt[i]);
+    while (p->nr) {
+        struct paravirt_slot *slot = &p->slot[--p->nr];
+        virtio_pci_destroy(slot->pci);
+        virtio_destroy(slot->dev); /* a helper whose connection ends, ends */
+        spawn_stop(&slot->helper);
     }
-    vhost_device_destroy(p->vsock);
-    for (unsigned i = 0; i < OPTIONS_SHARE_MAX; i++) {
-        vhost_device_destroy(p->share[i]); /* a server whose connection ends, ends */
-        spawn_stop(&p->share_server[i]);
-    }
-    for (unsigned i = 0; i < OPTIONS_DISK_MAX; i++)
-        virtio_blk_destroy(p->disk[i]);
 }
 
 void paravirt_reset(struct paravirt *p)
 {
     for (unsigned i = 0; i < p->nr; i++)
-        virtio_pci_reset(p->slot[i]);
+        virtio_pci_reset(p->slot[i].pci);
 }
 
 uint32_t paravirt_slots(const struct paravirt *p)

@@ -14,10 +14,7 @@
 struct hv;
 struct loop;
 struct mem;
-struct vhost_device;
-struct virtio_blk;
-struct virtio_net;
-struct virtio_rng;
+struct virtio;
 
 struct paravirt_config {
     const struct options *opt; /* outlives the devices, which are named after it */
@@ -32,14 +29,11 @@ struct paravirt_config {
 /* Zeroed by the owner before paravirt_open(); owned by the main thread. */
 struct paravirt {
     struct virtio_intx intx;
-    struct virtio_blk *disk[OPTIONS_DISK_MAX];
-    struct virtio_net *net[OPTIONS_NET_MAX];
-    struct spawn passt[OPTIONS_NET_MAX];
-    struct vhost_device *share[OPTIONS_SHARE_MAX];
-    struct spawn share_server[OPTIONS_SHARE_MAX];
-    struct vhost_device *vsock;
-    struct virtio_rng *rng;
-    struct virtio_pci *slot[PARAVIRT_MAX]; /* on the bus, from slot FIRST on */
+    struct paravirt_slot {
+        struct virtio *dev;
+        struct virtio_pci *pci; /* NULL: not on the bus */
+        struct spawn helper;    /* that its other end lives in */
+    } slot[PARAVIRT_MAX];       /* from the bus's slot FIRST on */
     unsigned first, nr;
 };
 

@@ -170,7 +170,6 @@ Test(paravirt, a_slot_that_is_taken)
     add("a", false);
     log_set_level(LOG_ERROR);
     cr_expect_eq(paravirt_open(&p, &config), -EEXIST);
-    cr_expect_eq(paravirt_slots(&p), 0x40000000);
     paravirt_close(&p);
     pci_bus_remove(&bus, &squatter);
 }
@@ -205,7 +204,6 @@ Test(paravirt, networks_come_after_disks_and_keep_their_addresses)
     add("a", false);
     uint64_t mac[2][3];
     for (unsigned round = 0; round < 2; round++) {
-        memset(&p, 0, sizeof(p));
         cr_assert_eq(paravirt_open(&p, &config), 0);
         cr_expect_eq(paravirt_slots(&p), 0xf8000000);
         cr_expect_eq(id_at(27), (0x1040 + VIRTIO_ID_BLOCK) << 16 | 0x1af4);
@@ -265,7 +263,7 @@ Test(paravirt, passt_is_started_and_ended)
     opt.net[0].forwards = 2;
     opt.nets = 1;
     cr_assert_eq(paravirt_open(&p, &config), 0);
-    pid_t pid = p.passt[0].pid;
+    pid_t pid = p.slot[0].helper.pid;
     cr_assert_gt(pid, 0);
     snprintf(path, sizeof(path), "%s/args", dir);
     FILE *f = fopen(path, "r");
@@ -284,7 +282,6 @@ Test(paravirt, passt_that_ends_before_it_is_ready)
     make_passt("exit 1");
     opt.nets = 1;
     cr_expect_lt(paravirt_open(&p, &config), 0);
-    cr_expect_eq(paravirt_slots(&p), 0);
     paravirt_close(&p);
     cr_expect(waitpid(-1, NULL, WNOHANG) < 0 && errno == ECHILD);
 }
@@ -307,9 +304,8 @@ Test(paravirt, a_port_that_is_taken)
         cr_assert(udp || !listen(fd, 1));
         cr_assert_eq(getsockname(fd, (struct sockaddr *)&addr, &len), 0);
         opt.net[0].forward[0] = (struct option_forward){udp, ntohs(addr.sin6_port), 22};
-        memset(&p, 0, sizeof(p));
         cr_expect_eq(paravirt_open(&p, &config), -EADDRINUSE, "%u", i);
-        cr_expect_eq(p.passt[0].pid, 0);
+        cr_expect_eq(p.slot[0].helper.pid, 0);
         paravirt_close(&p);
         close(fd);
         cr_expect_eq(paravirt_open(&p, &config), 0, "%u", i);

@@ -25,7 +25,7 @@
 #define COMMAND     (PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER)
 
 static struct vrig rig;
-static struct vhost_device *vsock;
+static struct virtio *vsock;
 static struct fake_vfio_kernel *os;
 
 /* The kernel's side. */
@@ -159,14 +159,14 @@ static void setup(void)
 {
     before();
     cr_assert_eq(virtio_vsock_create(&vsock, CID, rig.loop, &rig.mem), 0);
-    vrig_plug(&rig, &vsock->virtio);
+    vrig_plug(&rig, vsock);
 }
 
 static void teardown(void)
 {
     vrig_unplug(&rig);
-    vhost_device_destroy(vsock);
-    vhost_device_destroy(NULL);
+    virtio_destroy(vsock);
+    virtio_destroy(NULL);
     after();
 }
 
@@ -504,9 +504,9 @@ Test(vhost_open, features_are_the_kernels)
 {
     kernel.features = 1ULL << VIRTIO_F_VERSION_1 | 1ULL << VIRTIO_RING_F_INDIRECT_DESC | 1U;
     cr_assert_eq(virtio_vsock_create(&vsock, CID, rig.loop, &rig.mem), 0);
-    cr_expect_eq(vsock->virtio.features,
+    cr_expect_eq(vsock->features,
                  1ULL << VIRTIO_F_VERSION_1 | 1ULL << VIRTIO_RING_F_INDIRECT_DESC);
-    vhost_device_destroy(vsock);
+    virtio_destroy(vsock);
 }
 
 /* ---- vhost-net: two queues of a device with four ---- */
@@ -543,5 +543,4 @@ Test(vhost_open, net_has_a_backend_for_each_queue)
     vrig_unplug(&rig);
     vhost_close(&pair[1]);
     vhost_close(&pair[0]); /* never opened */
-    virtio_fini(&net.virtio);
 }

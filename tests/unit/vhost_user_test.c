@@ -297,7 +297,6 @@ static void teardown(void)
 {
     vrig_unplug(&rig);
     vhost_close(&vhost_user.vhost);
-    virtio_fini(&dev.virtio);
     end_server();
     after();
 }
@@ -597,7 +596,7 @@ Test(vhost_user, a_hundred_reboots)
 
 /* ---- virtio-fs ---- */
 
-static struct vhost_device *fs;
+static struct virtio *fs;
 
 static int create_fs(int socket)
 {
@@ -611,21 +610,20 @@ Test(virtio_fs, without_extras)
 {
     int fd = connect_server(VERSION_1, 0);
     cr_assert_eq(create_fs(fd), 0);
-    vrig_plug(&rig, &fs->virtio);
+    vrig_plug(&rig, fs);
     char tag[VIRTIO_FS_TAG_MAX];
     for (unsigned i = 0; i < sizeof(tag); i++)
         tag[i] = (char)vrig_read(&rig, rig.device + i, 1);
     cr_expect_eq(memcmp(tag, "work\0\0\0", 7), 0);
     cr_expect_eq(vrig_read(&rig, rig.device + 36, 4), 1, "queues of requests");
     cr_expect_eq(vrig_config_read(&rig, PCI_DEVICE_ID, 2), 0x1040 + VIRTIO_ID_FS);
-    cr_expect_eq(fs->virtio.features, VERSION_1, "as the server has it");
+    cr_expect_eq(fs->features, VERSION_1, "as the server has it");
     vrig_start(&rig, 0);
     vrig_set_status(&rig, 0); /* waits for an answer, so all before has arrived */
     traced("3 1 2 5 13 8 10 9 14 12 13 8 10 9 14 12 11 11 ");
     cr_expect_eq(server.agreed, VERSION_1);
     vrig_unplug(&rig);
-    vhost_device_destroy(fs);
-    vhost_device_destroy(NULL);
+    virtio_destroy(fs);
     end_server();
     cr_expect_eq(server.misuse, 0);
 }

@@ -39,7 +39,7 @@
 #define DATA   (VRIG_DATA + 0x10000)
 
 static struct vrig rig;
-static struct virtio_blk *blk;
+static struct virtio *blk;
 static char path[] = "/var/tmp/minivmm-disk-XXXXXX";
 static int outside = -1; /* the file, as others see it */
 static unsigned queues = 1;
@@ -59,7 +59,7 @@ static void make_file(void)
     cr_assert_eq(pwrite(outside, all, sizeof(all), 0), (ssize_t)sizeof(all));
 }
 
-static int create(struct virtio_blk **out, bool ro, bool direct)
+static int create(struct virtio **out, bool ro, bool direct)
 {
     const struct virtio_blk_setup setup = {.path = path,
                                            .ro = ro,
@@ -73,13 +73,13 @@ static int create(struct virtio_blk **out, bool ro, bool direct)
 static void plug(bool ro, bool direct)
 {
     cr_assert_eq(create(&blk, ro, direct), 0);
-    vrig_plug(&rig, virtio_blk_device(blk));
+    vrig_plug(&rig, blk);
 }
 
 static void unplug(void)
 {
     vrig_unplug(&rig);
-    virtio_blk_destroy(blk);
+    virtio_destroy(blk);
 }
 
 static void setup(void)
@@ -209,7 +209,7 @@ static uint64_t config(size_t offset, unsigned size)
 
 static uint64_t offered(void)
 {
-    return virtio_blk_device(blk)->features;
+    return blk->features;
 }
 
 /* ---- what the driver finds ---- */
@@ -891,7 +891,7 @@ Test(virtio_blk, direct_with_any_alignment)
 
 static int try(const char *name, bool ro, bool direct)
 {
-    struct virtio_blk *other = NULL;
+    struct virtio *other = NULL;
     const struct virtio_blk_setup s = {.path = name,
                                        .ro = ro,
                                        .direct = direct,
@@ -899,7 +899,7 @@ static int try(const char *name, bool ro, bool direct)
                                        .loop = rig.loop,
                                        .mem = &rig.mem};
     int err = virtio_blk_create(&other, &s);
-    virtio_blk_destroy(other);
+    virtio_destroy(other);
     return err;
 }
 
@@ -947,5 +947,4 @@ Test(virtio_blk, no_image)
     cr_expect_eq(try(path, false, false), -EINVAL);
     cr_assert_eq(ftruncate(outside, 512), 0);
     cr_expect_eq(try(path, false, false), 0);
-    virtio_blk_destroy(NULL);
 }

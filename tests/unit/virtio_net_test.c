@@ -32,7 +32,7 @@ static struct {
 } fake;
 
 static struct vrig rig;
-static struct virtio_net *net;
+static struct virtio *net;
 static const uint8_t mac[6] = {0x52, 0x54, 0, 1, 2, 3};
 
 static ssize_t fake_receive(struct net_port *port, unsigned pair, uint8_t *frame)
@@ -100,7 +100,7 @@ static void plug(bool vhost)
         .name = "net", .port = &fake.port, .vhost = vhost, .loop = rig.loop, .mem = &rig.mem};
     memcpy(config.mac, mac, 6);
     cr_assert_eq(virtio_net_create(&net, &config), 0);
-    vrig_plug(&rig, virtio_net_device(net));
+    vrig_plug(&rig, net);
 }
 
 static void setup(void)
@@ -111,8 +111,7 @@ static void setup(void)
 static void teardown(void)
 {
     vrig_unplug(&rig);
-    virtio_net_destroy(net);
-    virtio_net_destroy(NULL);
+    virtio_destroy(net);
     cr_expect_eq(fake.port.pairs, 0, "closed");
     vrig_fini(&rig);
 }

@@ -11,22 +11,22 @@
 #define NEXT  VRING_DESC_F_NEXT
 
 static struct vrig rig;
-static struct virtio_rng *rng;
+static struct virtio *rng;
 
 static void setup(void)
 {
     log_set_level(LOG_ERROR);
     vrig_init(&rig);
     cr_assert_eq(virtio_rng_create(&rng, &rig.mem), 0);
-    vrig_plug(&rig, virtio_rng_device(rng));
+    vrig_plug(&rig, rng);
     vrig_start(&rig, 0);
 }
 
 static void teardown(void)
 {
     vrig_unplug(&rig);
-    virtio_rng_destroy(rng);
-    virtio_rng_destroy(NULL);
+    virtio_destroy(rng);
+    virtio_destroy(NULL);
     vrig_fini(&rig);
 }
 

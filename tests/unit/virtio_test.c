@@ -96,7 +96,6 @@ static void setup(void)
 static void teardown(void)
 {
     vrig_unplug(&rig);
-    virtio_fini(&echo.virtio);
     vrig_fini(&rig);
 }
 
@@ -429,7 +428,6 @@ Test(virtio, intx_is_shared)
     cr_expect(line(), "the other's");
     virtio_pci_destroy(vp);
     cr_expect_not(line());
-    virtio_fini(&other.virtio);
 }
 
 Test(virtio, msix_vector_of_each_queue)
@@ -780,5 +778,4 @@ Test(virtio, place_that_is_taken)
     cr_expect_eq(virtio_pci_create(&vp, &other.virtio, &config), -EEXIST);
     cr_expect_null(vp);
     virtio_pci_destroy(NULL);
-    virtio_fini(&other.virtio);
 }
