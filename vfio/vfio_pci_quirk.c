@@ -41,21 +41,12 @@ enum { WINDOW_MASTER = 0, WINDOW_ENABLE = 4, WINDOW_ADDRESS = 8, WINDOW_DATA = 1
 
 static uint64_t config_get(struct vfio_pci *pci, unsigned offset, unsigned size)
 {
-    struct pci_bus *bus = pci->wiring.bus;
-    uint64_t value = pci_bus_config_read(bus, pci->wiring.devfn, offset, MIN(size, 4U));
-
-    if (size > 4)
-        value |= (uint64_t)pci_bus_config_read(bus, pci->wiring.devfn, offset + 4, 4) << 32;
-    return value;
+    return pci_bus_config_read(pci->wiring.bus, pci->wiring.devfn, offset, size);
 }
 
 static void config_put(struct vfio_pci *pci, unsigned offset, unsigned size, uint64_t value)
 {
-    struct pci_bus *bus = pci->wiring.bus;
-
-    pci_bus_config_write(bus, pci->wiring.devfn, offset, MIN(size, 4U), (uint32_t)value);
-    if (size > 4)
-        pci_bus_config_write(bus, pci->wiring.devfn, offset + 4, 4, (uint32_t)(value >> 32));
+    pci_bus_config_write(pci->wiring.bus, pci->wiring.devfn, offset, size, value);
 }
 
 static uint64_t mirror_read(struct vfio_pci *pci, const struct vfio_pci_trap *trap,
