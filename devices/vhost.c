@@ -12,16 +12,16 @@
 #include <linux/vhost.h>
 #include <linux/virtio_config.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <sys/eventfd.h>
 
-#include "devices/virtio.h"
 #include "vmm/loop.h"
 #include "vmm/mem.h"
 #include "vmm/util.h"
 
-static int request(struct vhost *v, unsigned long nr, void *arg)
+static void set_deadline(struct vhost *v)
 {
-    return v->ops->request(v, nr, arg);
+    v->deadline = loop_now(CLOCK_MONOTONIC) + v->patience;
 }
 
 static void failed(void *opaque, uint32_t events)
@@ -39,9 +39,10 @@ int vhost_open(struct vhost *v)
     v->err_fd = loop_add_eventfd(v->loop, failed, v);
     if (v->err_fd < 0)
         return v->err_fd;
-    int err = request(v, VHOST_SET_OWNER, NULL);
+    set_deadline(v);
+    int err = v->ops->request(v, VHOST_SET_OWNER, NULL);
     if (!err)
-        err = request(v, VHOST_GET_FEATURES, &v->features);
+        err = v->ops->request(v, VHOST_GET_FEATURES, &v->features);
     if (err)
         return err;
     v->dev->features &= v->features | ~VIRTIO_FEATURES_OF_ALL;
@@ -71,7 +72,7 @@ static int set_memory(struct vhost *v)
             .memory_size = mem->region[i].size,
             .userspace_addr = (uintptr_t)mem->region[i].hva,
         };
-    return request(v, VHOST_SET_MEM_TABLE, &table);
+    return v->ops->request(v, VHOST_SET_MEM_TABLE, &table);
 }
 
 static int set_call(struct vhost *v, unsigned i)
@@ -79,7 +80,7 @@ static int set_call(struct vhost *v, unsigned i)
     const struct virtio *dev = v->dev;
     struct vhost_vring_file call = {i,
                                     dev->transport_ops->call_fd(dev->transport, v->first + i)};
-    return request(v, VHOST_SET_VRING_CALL, &call);
+    return v->ops->request(v, VHOST_SET_VRING_CALL, &call);
 }
 
 static int set_queue(struct vhost *v, unsigned i)
@@ -106,7 +107,7 @@ static int set_queue(struct vhost *v, unsigned i)
     };
     int ret = set_call(v, i);
     for (size_t n = 0; n < ARRAY_SIZE(step) && !ret; n++)
-        ret = request(v, step[n].request, step[n].arg);
+        ret = v->ops->request(v, step[n].request, step[n].arg);
     return ret;
 }
 
@@ -116,7 +117,7 @@ static int start(struct vhost *v, const char **what)
     uint64_t features = (dev->accepted & v->features) | v->extra;
     v->running = true; /* or half-way: to be stopped */
     *what = "features";
-    int err = request(v, VHOST_SET_FEATURES, &features);
+    int err = v->ops->request(v, VHOST_SET_FEATURES, &features);
     if (err)
         return err;
     *what = "memory";
@@ -139,14 +140,16 @@ void vhost_stop(struct vhost *v)
     if (!v->running)
         return;
     v->running = false;
+    set_deadline(v);
     v->ops->run(v, false);
     for (unsigned i = 0; i < v->queues; i++) {
         struct vhost_vring_state base = {.index = i};
-        if (!request(v, VHOST_GET_VRING_BASE, &base))
+        if (!v->ops->request(v, VHOST_GET_VRING_BASE, &base))
             v->dev->queue[v->first + i].next_avail = (uint16_t)base.num;
     }
 }
 
+/* 3.1.1: queues are set up before DRIVER_OK; one that is enabled later is not looked for. */
 static bool all_enabled(const struct vhost *v)
 {
     unsigned n = 0;
@@ -160,6 +163,7 @@ void vhost_update(struct vhost *v)
     bool run = virtio_is_live(v->dev) && all_enabled(v);
     const char *what = "interrupts";
     int err = 0;
+    set_deadline(v);
     if (!run)
         vhost_stop(v);
     else if (!v->running)
@@ -173,3 +177,29 @@ void vhost_update(struct vhost *v)
         virtio_break(v->dev, why); /* stops it */
     }
 }
+
+static struct vhost *server_of(struct virtio *dev)
+{
+    return container_of(dev, struct vhost_device, virtio)->server;
+}
+
+static void device_reset(struct virtio *dev)
+{
+    vhost_stop(server_of(dev));
+}
+
+static void device_update(struct virtio *dev)
+{
+    vhost_update(server_of(dev));
+}
+
+void vhost_device_destroy(struct vhost_device *dev)
+{
+    if (!dev)
+        return;
+    vhost_close(dev->server);
+    virtio_fini(&dev->virtio);
+    free(dev);
+}
+
+const struct virtio_ops vhost_device_ops = {.reset = device_reset, .update = device_update};

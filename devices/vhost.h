@@ -2,7 +2,7 @@
  * vhost.h: queues of a virtio device that are served outside: by the kernel (vhost-net,
  * vhost-vsock) or by another process (vhost-user).
  *
- * The device embeds a struct vhost for each set of queues that one server has, gives
+ * The device embeds a struct vhost for each set of queues that one server has, calls
  * vhost_update() and vhost_stop() as its update and reset, and has nothing else to do: kicks
  * and interrupts are eventfds between the guest and the server. Under the device's lock.
  */
@@ -11,9 +11,10 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "devices/virtio.h"
+
 struct loop;
 struct vhost;
-struct virtio;
 
 struct vhost_ops {
     /* A request of linux/vhost.h with its argument. */
@@ -31,6 +32,8 @@ struct vhost {
     unsigned first, queues; /* of the device's queues; within its `outside` */
     uint64_t features;      /* the server's, of the device and of the rings */
     uint64_t extra;         /* features between us and the server, which it always gets */
+    int64_t patience;       /* ns for the answers to a start, or to a stop; the kernel's: any */
+    int64_t deadline;       /* for those to what is asked now, by CLOCK_MONOTONIC */
 
     int fd;      /* /dev/vhost-..., or the socket; owned */
     int backend; /* net: the tap's; its owner's */
@@ -58,3 +61,12 @@ int vhost_vsock_open(struct vhost *v, struct virtio *dev, struct loop *loop, uin
 void vhost_update(struct vhost *v);
 /* When it returns, the server touches no memory of the guest any more. */
 void vhost_stop(struct vhost *v);
+
+/* A device of which nothing is served here, and its operations. */
+struct vhost_device {
+    struct virtio virtio; /* what a transport takes */
+    struct vhost *server;
+};
+extern const struct virtio_ops vhost_device_ops;
+/* After its transport. Frees what DEV is the first member of; NULL is fine. */
+void vhost_device_destroy(struct vhost_device *dev);

@@ -15,6 +15,7 @@
 #include <linux/vhost.h>
 #include <linux/virtio_config.h>
 #include <poll.h>
+#include <signal.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -24,8 +25,8 @@
 #include "vmm/mem.h"
 #include "vmm/util.h"
 
-#define TIMEOUT_MS 10000
-#define NS_PER_MS  (NS_PER_S / 1000)
+#define PATIENCE  (10 * NS_PER_S)
+#define NS_PER_MS (NS_PER_S / 1000)
 
 /* "Header": flags, among them the protocol's version. */
 enum { FLAG_VERSION = 1, FLAG_REPLY = 1 << 2, FLAG_NEED_REPLY = 1 << 3 };
@@ -114,6 +115,8 @@ static int lose(struct vhost_user *vu, const char *why)
         "both anew",
         why);
     shutdown(vu->vhost.fd, SHUT_RDWR); /* wakes the loop */
+    if (vu->group)
+        kill(-vu->group, SIGKILL);
     virtio_break(dev, NULL);
     return -EPIPE;
 }
@@ -162,14 +165,13 @@ static int send_packet(struct vhost_user *vu, struct packet *p, const int *fds, 
     return 0;
 }
 
-/* LEN bytes by END. Descriptors that come with them are not asked for, so the kernel drops
- * them. */
-static int receive(struct vhost_user *vu, void *to, size_t len, int64_t end)
+/* LEN bytes. Descriptors that come with them are not asked for, so the kernel drops them. */
+static int receive(struct vhost_user *vu, void *to, size_t len)
 {
     size_t done = 0;
     while (done < len) {
         struct pollfd p = {.fd = vu->vhost.fd, .events = POLLIN};
-        int64_t left = (end - loop_now(CLOCK_MONOTONIC)) / NS_PER_MS;
+        int64_t left = (vu->vhost.deadline - loop_now(CLOCK_MONOTONIC)) / NS_PER_MS;
         if (left < 0 || !poll(&p, 1, (int)left))
             return lose(vu, "does not answer");
         ssize_t n = recv(vu->vhost.fd, (uint8_t *)to + done, len - done, MSG_DONTWAIT);
@@ -182,16 +184,14 @@ static int receive(struct vhost_user *vu, void *to, size_t len, int64_t end)
 
 static int receive_answer(struct vhost_user *vu, uint32_t id, void *to, uint32_t size)
 {
-    int64_t ms = vu->timeout_ms ? vu->timeout_ms : TIMEOUT_MS;
-    int64_t end = loop_now(CLOCK_MONOTONIC) + ms * NS_PER_MS;
     struct header header = {0};
-    int err = receive(vu, &header, sizeof(header), end);
+    int err = receive(vu, &header, sizeof(header));
     if (err)
         return err;
     if (header.id != id || header.size != size ||
         (header.flags & FLAGS_CHECKED) != (FLAG_VERSION | FLAG_REPLY))
         return lose(vu, "gave an answer that is none");
-    return receive(vu, to, size, end);
+    return receive(vu, to, size);
 }
 
 /* What goes into a message besides numbers; returns how many descriptors. */
@@ -214,11 +214,13 @@ static unsigned put_memory(const struct mem *mem, struct packet *p, int *fds)
     return mem->nr;
 }
 
-static unsigned put_file(const struct vhost_vring_file *file, struct packet *p, int *fds)
+static unsigned put_file(const void *arg, struct packet *p, int *fds)
 {
-    p->payload.number = file->index | (file->fd < 0 ? RING_NO_FD : 0);
-    fds[0] = file->fd;
-    return file->fd >= 0;
+    struct vhost_vring_file file;
+    memcpy(&file, arg, sizeof(file));
+    p->payload.number = file.index | (file.fd < 0 ? RING_NO_FD : 0);
+    fds[0] = file.fd;
+    return file.fd >= 0;
 }
 
 static int exchange(struct vhost_user *vu, const struct message *m, void *arg)
@@ -289,16 +291,16 @@ static const struct vhost_ops user_ops = {
 static int make_acquaintance(struct vhost_user *vu)
 {
     struct vhost *v = &vu->vhost;
-    uint64_t features = 0, protocol = 0;
-    int err = user_request(v, VHOST_GET_FEATURES, &features);
-    v->extra = features & 1ULL << F_PROTOCOL_FEATURES;
+    uint64_t protocol = 0;
+    int err = vhost_open(v);
+    v->extra = v->features & 1ULL << F_PROTOCOL_FEATURES;
     if (!err && v->extra)
         err = user_request(v, GET_PROTOCOL_FEATURES, &protocol);
     protocol &= 1ULL << PROTOCOL_F_REPLY_ACK;
     if (!err && v->extra)
         err = user_request(v, SET_PROTOCOL_FEATURES, &protocol);
     vu->acks = protocol;
-    return err ? err : vhost_open(v);
+    return err;
 }
 
 int vhost_user_open(struct vhost_user *vu, struct virtio *dev, struct loop *loop, int socket)
@@ -308,6 +310,7 @@ int vhost_user_open(struct vhost_user *vu, struct virtio *dev, struct loop *loop
         .dev = dev,
         .loop = loop,
         .queues = dev->queues,
+        .patience = PATIENCE,
         .fd = socket,
         .err_fd = -1,
     };

@@ -14,80 +14,46 @@
 #include <unistd.h>
 
 #include "devices/vhost_user.h"
-#include "devices/virtio.h"
 #include "vmm/util.h"
 
 enum { REQUEST_QUEUES = 1, QUEUES = 1 + REQUEST_QUEUES };
 
 struct virtio_fs {
-    struct virtio virtio;
+    struct vhost_device dev;
     struct vhost_user server;
     struct virtio_fs_config config;
 };
 
 _Static_assert(sizeof(struct virtio_fs_config) == VIRTIO_FS_TAG_MAX + 4, "5.11.4");
 
-static struct virtio_fs *from_virtio(struct virtio *dev)
-{
-    return container_of(dev, struct virtio_fs, virtio);
-}
-
-static void fs_reset(struct virtio *dev)
-{
-    vhost_stop(&from_virtio(dev)->server.vhost);
-}
-
-static void fs_update(struct virtio *dev)
-{
-    vhost_update(&from_virtio(dev)->server.vhost);
-}
-
-static const struct virtio_ops fs_ops = {
-    .reset = fs_reset,
-    .update = fs_update,
-};
-
-int virtio_fs_create(struct virtio_fs **out, const char *name, const char *tag, int socket,
-                     struct loop *loop, const struct mem *mem)
+int virtio_fs_create(struct vhost_device **out, const struct virtio_fs_setup *setup)
 {
     struct virtio_fs *fs = calloc(1, sizeof(*fs));
     if (!fs) {
-        log_error(name, "cannot make device: %s", strerror(ENOMEM));
-        close(socket);
+        log_error(setup->name, "cannot make device: %s", strerror(ENOMEM));
+        close(setup->socket);
         return -ENOMEM;
     }
     fs->config.num_request_queues = REQUEST_QUEUES;
-    memcpy(fs->config.tag, tag, strnlen(tag, VIRTIO_FS_TAG_MAX));
-    fs->virtio = (struct virtio){
-        .ops = &fs_ops,
-        .name = name,
-        .mem = mem,
+    memcpy(fs->config.tag, setup->tag, strnlen(setup->tag, VIRTIO_FS_TAG_MAX));
+    fs->dev.server = &fs->server.vhost;
+    fs->dev.virtio = (struct virtio){
+        .ops = &vhost_device_ops,
+        .name = setup->name,
+        .mem = setup->mem,
         .id = VIRTIO_ID_FS,
         .queues = QUEUES,
         .outside = QUEUES,
         .config = &fs->config,
         .config_size = sizeof(fs->config),
     };
-    virtio_init(&fs->virtio);
-    int err = vhost_user_open(&fs->server, &fs->virtio, loop, socket);
+    virtio_init(&fs->dev.virtio);
+    fs->server.group = setup->group;
+    int err = vhost_user_open(&fs->server, &fs->dev.virtio, setup->loop, setup->socket);
     if (err) {
-        virtio_fs_destroy(fs);
+        vhost_device_destroy(&fs->dev);
         return err;
     }
-    *out = fs;
+    *out = &fs->dev;
     return 0;
-}
-
-void virtio_fs_destroy(struct virtio_fs *fs)
-{
-    if (!fs)
-        return;
-    vhost_close(&fs->server.vhost);
-    virtio_fini(&fs->virtio);
-    free(fs);
-}
-
-struct virtio *virtio_fs_device(struct virtio_fs *fs)
-{
-    return &fs->virtio;
 }

@@ -3,18 +3,22 @@
  */
 #pragma once
 
+#include <sys/types.h>
+
 struct loop;
 struct mem;
-struct virtio;
-struct virtio_fs;
+struct vhost_device;
 
 #define VIRTIO_FS_TAG_MAX 36
 
-/* TAG, of 1 to 36 bytes, is what the guest mounts. SOCKET leads to the server (vhost_user.h)
- * and is taken over, whatever comes of it. NAME is for messages and lives as long. Logs its own
- * errors. */
-int virtio_fs_create(struct virtio_fs **out, const char *name, const char *tag, int socket,
-                     struct loop *loop, const struct mem *mem);
-void virtio_fs_destroy(struct virtio_fs *fs); /* after its transport; NULL is fine */
-/* What a transport takes. */
-struct virtio *virtio_fs_device(struct virtio_fs *fs);
+struct virtio_fs_setup {
+    const char *name; /* for messages; lives as long */
+    const char *tag;  /* what the guest mounts: 1 to 36 bytes */
+    int socket;       /* leads to the server; taken over, whatever comes of it */
+    pid_t group;      /* vhost_user.h */
+    struct loop *loop;
+    const struct mem *mem;
+};
+
+/* Logs its own errors. */
+int virtio_fs_create(struct vhost_device **out, const struct virtio_fs_setup *setup);

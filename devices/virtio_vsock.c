@@ -13,35 +13,14 @@
 #include <stdlib.h>
 
 #include "devices/vhost.h"
-#include "devices/virtio.h"
 #include "vmm/util.h"
 
 enum { QUEUES = 3, QUEUES_OUTSIDE = 2 };
 
 struct virtio_vsock {
-    struct virtio virtio;
+    struct vhost_device dev;
     struct vhost vhost;
     struct virtio_vsock_config config;
-};
-
-static struct virtio_vsock *from_virtio(struct virtio *dev)
-{
-    return container_of(dev, struct virtio_vsock, virtio);
-}
-
-static void vsock_reset(struct virtio *dev)
-{
-    vhost_stop(&from_virtio(dev)->vhost);
-}
-
-static void vsock_update(struct virtio *dev)
-{
-    vhost_update(&from_virtio(dev)->vhost);
-}
-
-static const struct virtio_ops vsock_ops = {
-    .reset = vsock_reset,
-    .update = vsock_update,
 };
 
 static void complain(uint32_t cid, int err)
@@ -54,7 +33,7 @@ static void complain(uint32_t cid, int err)
                                  : "load the kernel's module (modprobe vhost_vsock)");
 }
 
-int virtio_vsock_create(struct virtio_vsock **out, uint32_t cid, struct loop *loop,
+int virtio_vsock_create(struct vhost_device **out, uint32_t cid, struct loop *loop,
                         const struct mem *mem)
 {
     struct virtio_vsock *vsock = calloc(1, sizeof(*vsock));
@@ -63,8 +42,9 @@ int virtio_vsock_create(struct virtio_vsock **out, uint32_t cid, struct loop *lo
         return -ENOMEM;
     }
     vsock->config.guest_cid = cid;
-    vsock->virtio = (struct virtio){
-        .ops = &vsock_ops,
+    vsock->dev.server = &vsock->vhost;
+    vsock->dev.virtio = (struct virtio){
+        .ops = &vhost_device_ops,
         .name = "virtio-vsock",
         .mem = mem,
         .id = VIRTIO_ID_VSOCK,
@@ -73,28 +53,14 @@ int virtio_vsock_create(struct virtio_vsock **out, uint32_t cid, struct loop *lo
         .config = &vsock->config,
         .config_size = sizeof(vsock->config),
     };
-    virtio_init(&vsock->virtio);
-    int err = vhost_vsock_open(&vsock->vhost, &vsock->virtio, loop, cid);
+    virtio_init(&vsock->dev.virtio);
+    int err = vhost_vsock_open(&vsock->vhost, &vsock->dev.virtio, loop, cid);
     if (err) {
         complain(cid, err);
-        virtio_vsock_destroy(vsock);
+        vhost_device_destroy(&vsock->dev);
         return err;
     }
-    vsock->virtio.features |= vsock->vhost.features & 1ULL << VIRTIO_VSOCK_F_SEQPACKET;
-    *out = vsock;
+    vsock->dev.virtio.features |= vsock->vhost.features & 1ULL << VIRTIO_VSOCK_F_SEQPACKET;
+    *out = &vsock->dev;
     return 0;
-}
-
-void virtio_vsock_destroy(struct virtio_vsock *vsock)
-{
-    if (!vsock)
-        return;
-    vhost_close(&vsock->vhost);
-    virtio_fini(&vsock->virtio);
-    free(vsock);
-}
-
-struct virtio *virtio_vsock_device(struct virtio_vsock *vsock)
-{
-    return &vsock->virtio;
 }

@@ -215,7 +215,7 @@ static void on_connection(void *opaque, uint32_t events)
 static bool is_left_over(const char *path)
 {
     struct stat st;
-    int fd = spawn_connect(path, SOCK_NONBLOCK);
+    int fd = spawn_connect(path);
     if (fd >= 0)
         close(fd);
     return fd == -ECONNREFUSED && !lstat(path, &st) && S_ISSOCK(st.st_mode);

@@ -39,8 +39,7 @@ static int connect_to(const char *path)
 {
     int64_t until = patience_ends();
     int fd;
-    while ((fd = spawn_connect(path, SOCK_NONBLOCK)) == -EAGAIN &&
-           loop_now(CLOCK_MONOTONIC) < until)
+    while ((fd = spawn_connect(path)) == -EAGAIN && loop_now(CLOCK_MONOTONIC) < until)
         poll(NULL, 0, RETRY_MS);
     return fd;
 }

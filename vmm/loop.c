@@ -13,6 +13,7 @@
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/timerfd.h>
+#include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -156,16 +157,26 @@ void loop_destroy(struct loop *loop)
     free(loop);
 }
 
+/* Its flags are of no use: an eventfd is shared with whoever signals it, and a vhost-user
+ * server can take the count away and O_NONBLOCK, too. A timer, which Linux 6.1 cannot read so,
+ * is ours. */
+static void take_count(int fd)
+{
+    uint64_t count;
+    const struct iovec iov = {&count, sizeof(count)};
+    if (preadv2(fd, &iov, 1, -1, RWF_NOWAIT) < 0 && errno == EOPNOTSUPP)
+        (void)!read(fd, &count, sizeof(count)); /* may be 0 again by now */
+}
+
 static void dispatch(struct loop *loop, const struct epoll_event *event)
 {
     const struct source *source = loop->sources;
-    uint64_t count;
     while (source && source->number != event->data.u64)
         source = source->next;
     if (!source)
         return;
     if (source->counter)
-        (void)!read(source->fd, &count, sizeof(count)); /* may be 0 again by now */
+        take_count(source->fd);
     source->fn(source->opaque, event->events);
 }
 

@@ -84,7 +84,7 @@ static int start_passt(const struct option_net *o, struct spawn *passt)
 
 static int connect_passt(const char *path)
 {
-    int fd = spawn_connect(path, SOCK_NONBLOCK);
+    int fd = spawn_connect(path);
     if (fd < 0)
         log_error(path, "cannot connect to passt: %s; start it: passt -f --socket %s",
                   strerror(-fd), path);

@@ -15,7 +15,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#include "devices/virtio.h"
+#include "devices/vhost.h"
 #include "devices/virtio_blk.h"
 #include "devices/virtio_fs.h"
 #include "devices/virtio_net.h"
@@ -113,18 +113,27 @@ static int open_net(struct paravirt *p, const struct paravirt_config *config, un
 static int open_share(struct paravirt *p, const struct paravirt_config *config, unsigned n)
 {
     const struct option_share *o = &config->opt->share[n];
-    int socket = share_connect(&p->share_server[n], o);
+    struct spawn *server = &p->share_server[n];
+    int socket = share_connect(server, o);
     if (socket < 0)
         return socket;
-    int err = virtio_fs_create(&p->share[n], o->dir, o->tag, socket, config->loop, config->mem);
-    return err ? err : plug(p, config, virtio_fs_device(p->share[n]), CLASS_STORAGE);
+    const struct virtio_fs_setup setup = {
+        .name = o->dir,
+        .tag = o->tag,
+        .socket = socket,
+        .group = server->pid,
+        .loop = config->loop,
+        .mem = config->mem,
+    };
+    int err = virtio_fs_create(&p->share[n], &setup);
+    return err ? err : plug(p, config, &p->share[n]->virtio, CLASS_STORAGE);
 }
 
 static int open_vsock(struct paravirt *p, const struct paravirt_config *config, unsigned n)
 {
     (void)n;
     int err = virtio_vsock_create(&p->vsock, config->opt->vsock_cid, config->loop, config->mem);
-    return err ? err : plug(p, config, virtio_vsock_device(p->vsock), CLASS_COMMUNICATION);
+    return err ? err : plug(p, config, &p->vsock->virtio, CLASS_COMMUNICATION);
 }
 
 static int open_rng(struct paravirt *p, const struct paravirt_config *config, unsigned n)
@@ -178,9 +187,9 @@ void paravirt_close(struct paravirt *p)
         virtio_net_destroy(p->net[i]);
         spawn_stop(&p->passt[i]);
     }
-    virtio_vsock_destroy(p->vsock);
+    vhost_device_destroy(p->vsock);
     for (unsigned i = 0; i < OPTIONS_SHARE_MAX; i++) {
-        virtio_fs_destroy(p->share[i]); /* a server whose connection ends, ends */
+        vhost_device_destroy(p->share[i]); /* a server whose connection ends, ends */
         spawn_stop(&p->share_server[i]);
     }
     for (unsigned i = 0; i < OPTIONS_DISK_MAX; i++)

@@ -14,11 +14,10 @@
 struct hv;
 struct loop;
 struct mem;
+struct vhost_device;
 struct virtio_blk;
-struct virtio_fs;
 struct virtio_net;
 struct virtio_rng;
-struct virtio_vsock;
 
 struct paravirt_config {
     const struct options *opt; /* outlives the devices, which are named after it */
@@ -36,9 +35,9 @@ struct paravirt {
     struct virtio_blk *disk[OPTIONS_DISK_MAX];
     struct virtio_net *net[OPTIONS_NET_MAX];
     struct spawn passt[OPTIONS_NET_MAX];
-    struct virtio_fs *share[OPTIONS_SHARE_MAX];
+    struct vhost_device *share[OPTIONS_SHARE_MAX];
     struct spawn share_server[OPTIONS_SHARE_MAX];
-    struct virtio_vsock *vsock;
+    struct vhost_device *vsock;
     struct virtio_rng *rng;
     struct virtio_pci *slot[PARAVIRT_MAX]; /* on the bus, from slot FIRST on */
     unsigned first, nr;

@@ -44,7 +44,7 @@ static int make_sockets(int *listener)
     if (bind(*listener, (const struct sockaddr *)&addr, sizeof(addr)) || listen(*listener, 1))
         fd = -errno;
     else
-        fd = spawn_connect(addr.sun_path, 0);
+        fd = spawn_connect(addr.sun_path);
     unlink(addr.sun_path);
     rmdir(dir);
     return fd;
@@ -64,17 +64,32 @@ static int start_server(struct spawn *server, const char *dir, int listener)
     return spawn_start(server, geteuid() ? argv : argv + 3, listener, INSTALL);
 }
 
-static int start(struct spawn *server, const char *dir)
+/* WHOLE: QEMU's virtiofsd goes to / before it looks for it. */
+static int find_directory(const char *dir, char whole[PATH_MAX])
 {
-    char whole[PATH_MAX]; /* QEMU's virtiofsd goes to / before it looks for it */
     struct stat st;
-    int listener = -1;
+    errno = 0;
     if (!realpath(dir, whole) || stat(whole, &st) || !S_ISDIR(st.st_mode)) {
-        log_error(dir, "cannot share: no such directory; give DIR:TAG with one that there is");
+        log_error(dir, "cannot share: %s; give DIR:TAG with one that there is",
+                  errno == EACCES ? "no permission to go there" : "no such directory");
         return -ENOTDIR;
     }
+    if (!strpbrk(whole, ",\\"))
+        return 0;
+    log_error(dir, "cannot share: virtiofsd takes no comma or backslash in %s; rename it",
+              whole);
+    return -EINVAL;
+}
+
+static int start(struct spawn *server, const char *dir)
+{
+    char whole[PATH_MAX];
+    int listener = -1;
+    int err = find_directory(dir, whole);
+    if (err)
+        return err;
     int fd = make_sockets(&listener);
-    int err = fd < 0 ? fd : start_server(server, whole, listener);
+    err = fd < 0 ? fd : start_server(server, whole, listener);
     if (fd < 0)
         log_error(dir, "cannot make a socket for its server: %s", strerror(-err));
     if (listener >= 0)
@@ -90,7 +105,7 @@ int share_connect(struct spawn *server, const struct option_share *share)
     if (strncmp(share->dir, prefix, strlen(prefix)) != 0)
         return start(server, share->dir);
     const char *path = share->dir + strlen(prefix);
-    int fd = spawn_connect(path, 0);
+    int fd = spawn_connect(path);
     if (fd < 0)
         log_error(share->dir, "cannot connect: %s; start virtiofsd first (--socket-path=%s)",
                   strerror(-fd), path);

@@ -118,13 +118,13 @@ int spawn_start(struct spawn *s, const char *const *argv, int fd, const char *in
     return start(s, path, argv, fd, -1, install);
 }
 
-int spawn_connect(const char *path, int flags)
+int spawn_connect(const char *path)
 {
     struct sockaddr_un addr = {.sun_family = AF_UNIX};
     int n = snprintf(addr.sun_path, sizeof(addr.sun_path), "%s", path);
     if (n < 0 || (size_t)n >= sizeof(addr.sun_path))
         return -ENAMETOOLONG;
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | flags, 0);
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (fd < 0)
         return -errno;
     if (connect(fd, (const struct sockaddr *)&addr, sizeof(addr)) == 0)
@@ -192,6 +192,8 @@ void spawn_stop(struct spawn *s)
     kill(-s->pid, SIGTERM);
     ends(s->pid);
     kill(-s->pid, SIGKILL); /* and what it has started itself */
-    waitpid(s->pid, NULL, 0);
+    kill(s->pid, SIGKILL);  /* also where it has left its group */
+    ends(s->pid);           /* a disk that hangs may keep it for ever */
+    waitpid(s->pid, NULL, WNOHANG);
     s->pid = 0;
 }

@@ -10,6 +10,7 @@
 #                          release (systemd, udev, sshd, networkd, the kernel's package)
 #     debian/vmlinuz, debian/initrd.img    what belongs into the guest's command line
 #     debian/key           lets one in as root by ssh; the console asks for no password
+#     rust/                virtiofsd as Debian has it since 13, and its libraries
 #     everything else      passt, virtiofsd, ssh, e2fsck for the software host (its init)
 #
 # In the cache, keyed by the packages' versions and this file; two minutes the first time. Needs
@@ -65,15 +66,22 @@ make_disk() { # in $tmp, as root
     printf '\x80\x00\x00\x00\x83\x00\x00\x00\x00\x08\x00\x00\x00\x00\x20\x00' | put 446
     printf '\x55\xaa' | put 510
 
-    copy_program "$helpers" "$out" /usr/bin/{passt,ssh,setpriv} /sbin/e2fsck \
+    copy_program "$helpers" "$out" /usr/bin/{passt,ssh,setpriv,unshare,newuidmap,newgidmap} /sbin/e2fsck \
         "$(cd "$helpers" && find . -path '*/virtiofsd' -type f | sed 's/^\.//;q')"
+    chmod u+s "$out"/usr/bin/new{u,g}idmap
+    if [ "$rust" ]; then
+        copy_program "$rust" "$out/rust" /usr/libexec/virtiofsd
+        printf '%s\n' '#!/bin/sh' 'cd /rust || exit' \
+            'exec lib64/ld-linux-x86-64.so.2 --library-path usr/lib/x86_64-linux-gnu usr/libexec/virtiofsd "$@"' >"$out/rust/virtiofsd"
+        chmod 755 "$out/rust/virtiofsd"
+    fi
     mke2fs -q -t ext4 -L host -d "$out" "$tmp/disk.img" 3G
     mkdir "$tmp/done"
     mv "$tmp/disk.img" "$tmp/done/disk"
 }
 
 if [ "${1:-}" = make ]; then # as root, see below
-    tmp=$2 release=$3 sources=$4 helpers=$5
+    tmp=$2 release=$3 sources=$4 helpers=$5 rust=$6
     make_disk
     exit
 fi
@@ -84,8 +92,9 @@ exec 9>"$CACHE/.lock.debian"
 flock 9
 
 helpers=$("$HOST_DIR/fetch.sh" helpers)
+rust=$("$HOST_DIR/fetch.sh" virtiofsd) || rust='' # without it a part of scenario share is skipped
 versions=$(apt-cache show --no-all-versions "${packages[@]}" 2>/dev/null | grep -E '^(Package|Version):' || true)
-dir=$CACHE/debian-$({ echo "$versions" "$helpers"; cat "$0"; } | sha256sum | cut -c1-12)
+dir=$CACHE/debian-$({ echo "$versions" "$helpers" "$rust"; cat "$0"; } | sha256sum | cut -c1-12)
 if [ -e "$dir" ]; then
     echo "$dir"
     exit 0
@@ -104,7 +113,7 @@ tmp=$(mktemp -d "$CACHE/.tmp.XXXXXX")
 trap '"${root[@]}" rm -rf "$tmp"' EXIT
 log=$CACHE/debian.log
 say "making a Debian for a guest, once: two minutes; $log"
-"${root[@]}" env "HOME=$HOME" "XDG_CACHE_HOME=${CACHE%/*}" "$0" make "$tmp" "$release" "$sources" "$helpers" >"$log" 2>&1 ||
+"${root[@]}" env "HOME=$HOME" "XDG_CACHE_HOME=${CACHE%/*}" "$0" make "$tmp" "$release" "$sources" "$helpers" "$rust" >"$log" 2>&1 ||
     die "cannot make the guest's Debian: $(tail -n 1 "$log"); see $log"
 mv -T "$tmp/done" "$dir"
 echo "$dir"

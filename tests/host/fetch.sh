@@ -7,6 +7,7 @@
 #     tests/host/fetch.sh source     the source of a newer kernel (built.sh)
 #     tests/host/fetch.sh qemu       a newer QEMU, with its libraries (run.sh -f built)
 #     tests/host/fetch.sh helpers    what minivmm starts and what talks to a guest (debian.sh)
+#     tests/host/fetch.sh virtiofsd  the one in Rust, which Debian has since 13 (debian.sh)
 #     tests/host/fetch.sh kernels    kernels that are not Linux, for tests/tiny.sh; a boot loader
 #     tests/host/fetch.sh newer      the kernel of Debian's backports
 #     tests/host/fetch.sh firmware   EDK II with a PVH entry, which only Debian's sid has
@@ -74,12 +75,13 @@ packages_of() {
     kernels) printf '%s\n' memtest86+ ipxe grub-efi-amd64-bin mtools && first_dependency gnumach-image-1-486 ;;
     newer) first_dependency linux-image-cloud-amd64 ;;
     firmware) echo cloudhv-efi-x86-64 ;;
+    virtiofsd) with_libraries virtiofsd ;;
     tools) with_libraries systemd util-linux virt-what dmidecode ;;
     source) echo linux-source-6.12 ;;
     qemu) with_libraries qemu-system-x86 qemu-system-data seabios ;;
     # Debian 12 has virtiofsd in a package of QEMU's.
-    helpers) with_libraries passt openssh-client e2fsprogs util-linux "$(apt_cache show virtiofsd | sed -n '1s/Package: //p' | grep . || echo qemu-system-common)" ;;
-    *) die "unknown: $1; there are: kernel busybox tools kernels newer firmware helpers source qemu" ;;
+    helpers) with_libraries passt openssh-client e2fsprogs util-linux uidmap "$(apt_cache show virtiofsd | sed -n '1s/Package: //p' | grep . || echo qemu-system-common)" ;;
+    *) die "unknown: $1; there are: kernel busybox tools kernels newer firmware helpers virtiofsd source qemu" ;;
     esac
 }
 
@@ -108,7 +110,7 @@ answer=$CACHE/.answer.$kind
 suite=
 case $kind in
 qemu | newer) suite=backports ;;
-firmware) suite=sid ;;
+firmware | virtiofsd) suite=sid ;;
 esac
 [ -z "$suite" ] || lists=$CACHE/$suite/lists
 if [ "$answer" -nt "$lists" ] && [ "$answer" -nt "$0" ] && dir=$(<"$answer") && [ -e "$dir" ]; then

@@ -9,6 +9,7 @@
 #include <fcntl.h>
 #include <grp.h>
 #include <limits.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -85,6 +86,7 @@ static void expect_called(const char *wanted)
     int fd = share_connect(&server, &share);
     cr_assert_geq(fd, 0);
     expect_gone(fd);
+    cr_expect_eq(poll(&(struct pollfd){.fd = fd, .events = POLLIN}, 1, -1), 1);
     cr_expect_eq(recv(fd, &byte, 1, 0), -1, "closed with the listener: it was in its queue");
     cr_expect_eq(errno, ECONNRESET);
     close(fd);
@@ -153,6 +155,9 @@ Test(share, a_server_that_runs)
     cr_expect_eq(read(fd, &byte, 1), 1);
     close(peer);
     close(fd);
+    for (unsigned n = 0; n < 10 && fd >= 0; n++)
+        fd = share_connect(&server, &share);
+    cr_expect_eq(fd, -EAGAIN, "it does not accept them, and is not waited for");
     close(listener);
 }
 
@@ -174,6 +179,9 @@ Test(share, refused)
     refused("unix:/nowhere/at/all", -ENOENT);
     refused("/nowhere/at/all", -ENOTDIR);
     refused("/dev/null", -ENOTDIR);
+    cr_assert_eq(mkdir(in_dir("a,sandbox=none"), 0755), 0);
+    cr_assert_eq(symlink("a,sandbox=none", in_dir("link")), 0);
+    refused(in_dir("link"), -EINVAL); /* virtiofsd would share another one */
     setenv("PATH", "/nowhere", 1);
     script("virtiofsd", "exit 1");
     if (access("/usr/libexec/virtiofsd", X_OK) && access("/usr/lib/qemu/virtiofsd", X_OK))

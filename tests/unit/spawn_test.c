@@ -10,6 +10,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -79,6 +80,19 @@ Test(spawn, one_that_does_not_want_to_end)
     cr_expect(kill(pid, 0) && errno == ESRCH);
     close(pair[1]);
     cr_expect_str_eq(line_from(pair[0]), "", "what it started is gone, too");
+}
+
+Test(spawn, one_that_leaves_its_group)
+{
+    signal(SIGTERM, SIG_IGN); /* inherited */
+    pid_t pid = fork();       /* into our own group */
+    if (pid == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        pause();
+    }
+    s.pid = pid;
+    spawn_stop(&s);
+    cr_expect(kill(pid, 0) && errno == ESRCH);
 }
 
 Test(spawn, one_that_has_ended_already)

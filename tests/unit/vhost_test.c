@@ -25,7 +25,7 @@
 #define COMMAND     (PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER)
 
 static struct vrig rig;
-static struct virtio_vsock *vsock;
+static struct vhost_device *vsock;
 static struct fake_vfio_kernel *os;
 
 /* The kernel's side. */
@@ -159,14 +159,14 @@ static void setup(void)
 {
     before();
     cr_assert_eq(virtio_vsock_create(&vsock, CID, rig.loop, &rig.mem), 0);
-    vrig_plug(&rig, virtio_vsock_device(vsock));
+    vrig_plug(&rig, &vsock->virtio);
 }
 
 static void teardown(void)
 {
     vrig_unplug(&rig);
-    virtio_vsock_destroy(vsock);
-    virtio_vsock_destroy(NULL);
+    vhost_device_destroy(vsock);
+    vhost_device_destroy(NULL);
     after();
 }
 
@@ -363,7 +363,8 @@ Test(vhost, bus_mastering)
     cr_expect_eq(kernel.base[0], 0, "a reset is a new start");
 }
 
-Test(vhost, not_before_all_queues_are_enabled)
+/* A driver that has set up no queue yet. */
+static void agreed(void)
 {
     running();
     vrig_set_status(&rig, 0);
@@ -372,6 +373,11 @@ Test(vhost, not_before_all_queues_are_enabled)
     vrig_write(&rig, rig.common + VIRTIO_PCI_COMMON_GFSELECT, 4, 1);
     vrig_write(&rig, rig.common + VIRTIO_PCI_COMMON_GF, 4, 1);
     vrig_set_status(&rig, VRIG_DRIVER);
+}
+
+Test(vhost, not_before_all_queues_are_enabled)
+{
+    agreed();
     vrig_enable_queue(&rig, 1);
     vrig_set_status(&rig, RUNNING);
     traced("");
@@ -381,13 +387,7 @@ Test(vhost, not_before_all_queues_are_enabled)
 /* Rings outside RAM never reach the kernel. */
 Test(vhost, rings_not_in_ram)
 {
-    running();
-    vrig_set_status(&rig, 0);
-    kernel.trace[0] = '\0';
-    vrig_set_status(&rig, VIRTIO_CONFIG_S_ACKNOWLEDGE | VIRTIO_CONFIG_S_DRIVER);
-    vrig_write(&rig, rig.common + VIRTIO_PCI_COMMON_GFSELECT, 4, 1);
-    vrig_write(&rig, rig.common + VIRTIO_PCI_COMMON_GF, 4, 1);
-    vrig_set_status(&rig, VRIG_DRIVER);
+    agreed();
     vrig_enable_queue(&rig, 0);
     vrig_write(&rig, rig.common + VIRTIO_PCI_COMMON_Q_SELECT, 2, 1);
     vrig_write(&rig, rig.common + VIRTIO_PCI_COMMON_Q_DESCLO, 8, VRIG_RAM - 16);
@@ -504,43 +504,28 @@ Test(vhost_open, features_are_the_kernels)
 {
     kernel.features = 1ULL << VIRTIO_F_VERSION_1 | 1ULL << VIRTIO_RING_F_INDIRECT_DESC | 1U;
     cr_assert_eq(virtio_vsock_create(&vsock, CID, rig.loop, &rig.mem), 0);
-    cr_expect_eq(virtio_vsock_device(vsock)->features,
+    cr_expect_eq(vsock->virtio.features,
                  1ULL << VIRTIO_F_VERSION_1 | 1ULL << VIRTIO_RING_F_INDIRECT_DESC);
-    virtio_vsock_destroy(vsock);
+    vhost_device_destroy(vsock);
 }
 
 /* ---- vhost-net: two queues of a device with four ---- */
 
-static struct virtio net;
 static struct vhost pair[2];
-
-static bool net_kick(struct virtio *dev)
-{
-    (void)dev;
-    return false;
-}
-
-static void net_reset(struct virtio *dev)
-{
-    (void)dev;
-    vhost_stop(&pair[1]);
-}
-
-static void net_update(struct virtio *dev)
-{
-    (void)dev;
-    vhost_update(&pair[1]);
-}
+static struct vhost_device net = {.server = &pair[1]};
 
 Test(vhost_open, net_has_a_backend_for_each_queue)
 {
-    static const struct virtio_ops ops = {net_kick, net_reset, net_update};
-    net = (struct virtio){
-        .ops = &ops, .name = "net", .mem = &rig.mem, .id = 1, .queues = 5, .outside = 4};
-    virtio_init(&net);
-    cr_assert_eq(vhost_net_open(&pair[1], &net, rig.loop, 2, 77), 0);
+    net.virtio = (struct virtio){.ops = &vhost_device_ops,
+                                 .name = "net",
+                                 .mem = &rig.mem,
+                                 .id = 1,
+                                 .queues = 5,
+                                 .outside = 4};
+    virtio_init(&net.virtio);
+    cr_assert_eq(vhost_net_open(&pair[1], &net.virtio, rig.loop, 2, 77), 0);
     traced("owner features? ");
-    vrig_plug(&rig, &net);
+    vrig_plug(&rig, &net.virtio);
     vrig_start(&rig, 0);
     traced("features memory call num base addr err kick call num base addr err kick backend "
            "backend ");
@@ -558,5 +543,5 @@ Test(vhost_open, net_has_a_backend_for_each_queue)
     vrig_unplug(&rig);
     vhost_close(&pair[1]);
     vhost_close(&pair[0]); /* never opened */
-    virtio_fini(&net);
+    virtio_fini(&net.virtio);
 }
