@@ -95,79 +95,40 @@ static void table_end(struct aml *out, size_t at)
 
 /* ---- DSDT ---- */
 
-static void name(struct aml *out, const char *path)
-{
-    aml_op(out, AML_NAME);
-    aml_path(out, path);
-}
-
 static void name_integer(struct aml *out, const char *path, uint64_t value)
 {
-    name(out, path);
+    aml_name(out, path);
     aml_integer(out, value);
 }
 
 /* An EISA id where it has that form; others, and PRP0001, are strings. */
 static void name_hid(struct aml *out, const char *path, const char *id)
 {
-    name(out, path);
+    aml_name(out, path);
     if (strlen(id) == 7 && strcmp(id, "PRP0001"))
         aml_eisaid(out, id);
     else
         aml_string(out, id);
 }
 
-/* _OSC: hands the guest what a bus without root ports has: power management events, error
- * reporting and the capability structures of its endpoints. Hot-plug stays ungranted: no slots.
- */
-static void pci_osc(struct aml *out)
-{
-    enum { PME = 1 << 2, AER = 1 << 3, PCIE_CAPABILITY = 1 << 4 };
-    enum { UNRECOGNIZED_UUID = 1 << 2, CAPABILITIES_MASKED = 1 << 4 }; /* in the first dword */
-    enum { ARG_UUID = AML_ARG0, ARG_BUFFER = AML_ARG0 + 3 };
-    size_t method = aml_method(out, "_OSC", 4);
-    aml_op(out, AML_CREATE_DWORD_FIELD);
-    aml_op(out, ARG_BUFFER);
-    aml_integer(out, 0);
-    aml_path(out, "CDW1");
-
-    size_t known = aml_if(out);
-    aml_op(out, AML_LEQUAL);
-    aml_op(out, ARG_UUID);
-    aml_uuid(out, "33db4d5b-1ff7-401c-9657-7441c03dd766");
-    aml_op(out, AML_CREATE_DWORD_FIELD);
-    aml_op(out, ARG_BUFFER);
-    aml_integer(out, 8);
-    aml_path(out, "CDW3");
-    aml_op(out, AML_AND); /* Local0 = CDW3 & what is granted */
-    aml_path(out, "CDW3");
-    aml_integer(out, PME | AER | PCIE_CAPABILITY);
-    aml_op(out, AML_LOCAL0);
-    size_t masked = aml_if(out);
-    aml_op(out, AML_LNOT);
-    aml_op(out, AML_LEQUAL);
-    aml_path(out, "CDW3");
-    aml_op(out, AML_LOCAL0);
-    aml_op(out, AML_OR);
-    aml_path(out, "CDW1");
-    aml_integer(out, CAPABILITIES_MASKED);
-    aml_path(out, "CDW1");
-    aml_end(out, masked);
-    aml_op(out, AML_STORE);
-    aml_op(out, AML_LOCAL0);
-    aml_path(out, "CDW3");
-    aml_end(out, known);
-
-    size_t unknown = aml_else(out);
-    aml_op(out, AML_OR);
-    aml_path(out, "CDW1");
-    aml_integer(out, UNRECOGNIZED_UUID);
-    aml_path(out, "CDW1");
-    aml_end(out, unknown);
-    aml_op(out, AML_RETURN);
-    aml_op(out, ARG_BUFFER);
-    aml_end(out, method);
-}
+/* _OSC: hands the guest what a bus without root ports has: power management events (bit 2),
+ * error reporting (3) and the capability structures of its endpoints (4). Hot-plug stays
+ * ungranted: no slots. Beside each line of AML its ASL, for iasl. */
+/* clang-format off */
+static const char pci_osc[] =
+    "\x14\x40\x06_OSC\x0c"                  /* Method (_OSC, 4, Serialized) {           */
+    "\x8a\x6b\x00" "CDW1"                   /*   CreateDWordField (Arg3, 0, CDW1)       */
+    "\xa0\x42\x04\x93\x68\x11\x13\x0a\x10"  /*   If (Arg0 == ToUUID (                   */
+    "\x5b\x4d\xdb\x33\xf7\x1f\x1c\x40"      /*       "33db4d5b-1ff7-401c-               */
+    "\x96\x57\x74\x41\xc0\x3d\xd7\x66"      /*       9657-7441c03dd766")) {             */
+    "\x8a\x6b\x0a\x08" "CDW3"               /*     CreateDWordField (Arg3, 8, CDW3)     */
+    "\x7b" "CDW3\x0a\x1c\x60"               /*     Local0 = CDW3 & 0x1c                 */
+    "\xa0\x13\x92\x93" "CDW3\x60"           /*     If (CDW3 != Local0) {                */
+    "\x7d" "CDW1\x0a\x10" "CDW1"            /*       CDW1 |= 0x10 } // masked           */
+    "\x70\x60" "CDW3"                       /*     CDW3 = Local0 }                      */
+    "\xa1\x0c\x7d" "CDW1\x0a\x04" "CDW1"    /*   Else { CDW1 |= 4 } // unknown UUID     */
+    "\xa4\x6b";                             /*   Return (Arg3) }                        */
+/* clang-format on */
 
 /* What the bridge forwards: all ports but its own, and the windows for BARs. The 64-bit window
  * is not called prefetchable: Linux refuses a BAR that is not prefetchable in one that is, and
@@ -191,7 +152,7 @@ static void pci_crs(struct aml *out, const struct acpi_config *config)
 /* Pin P (1 to 4) of SLOT is wired to input LAYOUT_GSI_PCI + (SLOT + P - 1) % COUNT. */
 static void pci_prt(struct aml *out)
 {
-    name(out, "_PRT");
+    aml_name(out, "_PRT");
     size_t table = aml_package(out, PCI_SLOTS * 4);
     for (unsigned i = 0; i < PCI_SLOTS * 4; i++) {
         unsigned slot = i / 4, pin = i % 4; /* _PRT counts pins from 0 */
@@ -215,7 +176,7 @@ static void pci_bridge(struct aml *out, const struct acpi_config *config)
     name_integer(out, "_BBN", 0);
     pci_crs(out, config);
     pci_prt(out);
-    pci_osc(out);
+    aml_bytes(out, pci_osc, sizeof(pci_osc) - 1);
     aml_end(out, device);
 }
 
@@ -251,9 +212,12 @@ static void resource(struct aml *out, const struct acpi_resource *res)
 /* _DSD, "Device Properties UUID For _DSD": how Linux matches PRP0001 by a compatible string. */
 static void compatible(struct aml *out, const char *text)
 {
-    name(out, "_DSD");
+    static const char uuid[] = "\x11\x13\x0a\x10" /* daffd814-6eba-4d8c-8a91-bc9bbf4aa301 */
+                               "\x14\xd8\xff\xda\xba\x6e\x8c\x4d"
+                               "\x8a\x91\xbc\x9b\xbf\x4a\xa3\x01";
+    aml_name(out, "_DSD");
     size_t dsd = aml_package(out, 2);
-    aml_uuid(out, "daffd814-6eba-4d8c-8a91-bc9bbf4aa301");
+    aml_bytes(out, uuid, sizeof(uuid) - 1);
     size_t properties = aml_package(out, 1);
     size_t property = aml_package(out, 2);
     aml_string(out, "compatible");
@@ -292,7 +256,7 @@ static void processors(struct aml *out, unsigned cpus)
 static size_t dsdt(struct aml *out, const struct acpi_config *config)
 {
     size_t table = table_begin(out, "DSDT", 2);
-    name(out, "\\_S5_");
+    aml_name(out, "\\_S5_");
     size_t s5 = aml_package(out, 4);
     aml_integer(out, S5_SLP_TYP); /* PM1a_CNT.SLP_TYP; there is no PM1b */
     for (unsigned i = 1; i < 4; i++)
@@ -391,10 +355,8 @@ static void madt_cpu(struct aml *out, unsigned uid, uint32_t id)
 /* An ISA interrupt that is not the input of the same number, edge-triggered and active high. */
 static void madt_override(struct aml *out, uint8_t irq, uint32_t gsi, uint16_t flags)
 {
-    aml_data(out, 1, OVERRIDE);
-    aml_data(out, 1, 10);
-    aml_data(out, 1, 0); /* bus: ISA */
-    aml_data(out, 1, irq);
+    const uint8_t head[] = {OVERRIDE, 10, 0 /* bus: ISA */, irq};
+    aml_bytes(out, head, sizeof(head));
     aml_data(out, 4, gsi);
     aml_data(out, 2, flags);
 }
@@ -402,6 +364,7 @@ static void madt_override(struct aml *out, uint8_t irq, uint32_t gsi, uint16_t f
 static size_t madt(struct aml *out, const struct topology *t)
 {
     enum { CONFORMS = 0, LEVEL_ACTIVE_HIGH = 0xd };
+    static const uint8_t ioapic[] = {IO_APIC, 12, 0 /* id */, 0};
     /* type, length, all processors and flags (in the other order for x2APIC), LINT1 */
     static const uint8_t lint1_nmi[] = {LOCAL_NMI, 6, 0xff, 0, 0, 1};
     static const uint8_t x2apic_lint1_nmi[] = {
@@ -412,9 +375,7 @@ static size_t madt(struct aml *out, const struct topology *t)
     aml_data(out, 4, 1); /* PCAT_COMPAT: there is a pair of 8259s, too */
     for (unsigned i = 0; i < cpus && !out->overflow; i++)
         madt_cpu(out, i, topology_apic_id(t, i));
-    aml_data(out, 1, IO_APIC);
-    aml_data(out, 1, 12);
-    aml_data(out, 2, 0); /* id, reserved */
+    aml_bytes(out, ioapic, sizeof(ioapic));
     aml_data(out, 4, LAYOUT_IOAPIC);
     aml_data(out, 4, 0); /* first gsi */
     madt_override(out, LAYOUT_GSI_PIT, 2, CONFORMS);
@@ -431,10 +392,7 @@ static size_t mcfg(struct aml *out)
     size_t table = table_begin(out, "MCFG", 1);
     aml_data(out, 8, 0); /* reserved */
     aml_data(out, 8, LAYOUT_ECAM);
-    aml_data(out, 2, 0); /* segment */
-    aml_data(out, 1, 0); /* buses 0 to 255 */
-    aml_data(out, 1, 255);
-    aml_data(out, 4, 0);
+    aml_data(out, 8, 255U << 24); /* segment 0, buses 0 to 255 */
     table_end(out, table);
     return table;
 }

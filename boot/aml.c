@@ -15,21 +15,18 @@
 #include "boot/aml.h"
 #include "vmm/util.h"
 
-#define AML_BYTE          0x0a
-#define AML_WORD          0x0b
-#define AML_STRING        0x0d
-#define AML_DWORD         0x0c
-#define AML_QWORD         0x0e
-#define AML_SCOPE         0x10
-#define AML_BUFFER        0x11
-#define AML_PACKAGE       0x12
-#define AML_METHOD        0x14
-#define AML_DUAL_NAME     0x2e
-#define AML_EXT           0x5b
-#define AML_EXT_DEVICE    0x82
-#define AML_IF            0xa0
-#define AML_ELSE          0xa1
-#define METHOD_SERIALIZED 0x08
+#define AML_NAME       0x08
+#define AML_BYTE       0x0a
+#define AML_WORD       0x0b
+#define AML_STRING     0x0d
+#define AML_DWORD      0x0c
+#define AML_QWORD      0x0e
+#define AML_SCOPE      0x10
+#define AML_BUFFER     0x11
+#define AML_PACKAGE    0x12
+#define AML_DUAL_NAME  0x2e
+#define AML_EXT        0x5b
+#define AML_EXT_DEVICE 0x82
 
 void aml_bytes(struct aml *aml, const void *data, size_t len)
 {
@@ -48,7 +45,7 @@ void aml_data(struct aml *aml, unsigned size, uint64_t value)
     aml_bytes(aml, bytes, size);
 }
 
-void aml_op(struct aml *aml, uint8_t opcode)
+static void op(struct aml *aml, uint8_t opcode)
 {
     aml_data(aml, 1, opcode);
 }
@@ -67,11 +64,17 @@ static void insert(struct aml *aml, size_t mark, const uint8_t *bytes, size_t le
 void aml_path(struct aml *aml, const char *path)
 {
     if (*path == '\\')
-        aml_op(aml, (uint8_t)*path++);
+        op(aml, (uint8_t)*path++);
     if (strlen(path) > 4)
-        aml_op(aml, AML_DUAL_NAME);
+        op(aml, AML_DUAL_NAME);
     for (; strlen(path) >= 4; path += path[4] == '.' ? 5 : 4)
         aml_bytes(aml, path, 4);
+}
+
+void aml_name(struct aml *aml, const char *path)
+{
+    op(aml, AML_NAME);
+    aml_path(aml, path);
 }
 
 void aml_integer(struct aml *aml, uint64_t value)
@@ -87,16 +90,16 @@ void aml_integer(struct aml *aml, uint64_t value)
     };
     unsigned i = 0;
     if (value <= 1)
-        return aml_op(aml, (uint8_t)value); /* ZeroOp, OneOp */
+        return op(aml, (uint8_t)value); /* ZeroOp, OneOp */
     while (value > form[i].max)
         i++;
-    aml_op(aml, form[i].prefix);
+    op(aml, form[i].prefix);
     aml_data(aml, form[i].size, value);
 }
 
 void aml_string(struct aml *aml, const char *text)
 {
-    aml_op(aml, AML_STRING);
+    op(aml, AML_STRING);
     aml_bytes(aml, text, strlen(text) + 1);
 }
 
@@ -116,21 +119,9 @@ void aml_eisaid(struct aml *aml, const char *id)
     aml_integer(aml, __builtin_bswap32(value));
 }
 
-/* The first three fields are little-endian, the other bytes as they are written. */
-void aml_uuid(struct aml *aml, const char *uuid)
-{
-    static const uint8_t at[16] = {6, 4, 2, 0, 11, 9, 16, 14, 19, 21, 24, 26, 28, 30, 32, 34};
-    aml_op(aml, AML_BUFFER);
-    size_t mark = aml->len;
-    aml_integer(aml, sizeof(at));
-    for (unsigned i = 0; i < sizeof(at); i++)
-        aml_data(aml, 1, hex(uuid[at[i]]) << 4 | hex(uuid[at[i] + 1]));
-    aml_end(aml, mark);
-}
-
 static size_t begin(struct aml *aml, uint8_t opcode)
 {
-    aml_op(aml, opcode);
+    op(aml, opcode);
     return aml->len;
 }
 
@@ -143,17 +134,9 @@ size_t aml_scope(struct aml *aml, const char *path)
 
 size_t aml_device(struct aml *aml, const char *name)
 {
-    aml_op(aml, AML_EXT);
+    op(aml, AML_EXT);
     size_t mark = begin(aml, AML_EXT_DEVICE);
     aml_path(aml, name);
-    return mark;
-}
-
-size_t aml_method(struct aml *aml, const char *name, unsigned args)
-{
-    size_t mark = begin(aml, AML_METHOD);
-    aml_path(aml, name);
-    aml_data(aml, 1, args | METHOD_SERIALIZED);
     return mark;
 }
 
@@ -162,16 +145,6 @@ size_t aml_package(struct aml *aml, uint8_t elements)
     size_t mark = begin(aml, AML_PACKAGE);
     aml_data(aml, 1, elements);
     return mark;
-}
-
-size_t aml_if(struct aml *aml)
-{
-    return begin(aml, AML_IF);
-}
-
-size_t aml_else(struct aml *aml)
-{
-    return begin(aml, AML_ELSE);
 }
 
 /* One byte holds lengths below 64; more bytes: their number in the top two bits, the lowest
@@ -190,8 +163,7 @@ void aml_end(struct aml *aml, size_t mark)
 
 size_t aml_crs(struct aml *aml)
 {
-    aml_op(aml, AML_NAME);
-    aml_path(aml, "_CRS");
+    aml_name(aml, "_CRS");
     return begin(aml, AML_BUFFER);
 }
 

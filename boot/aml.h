@@ -2,9 +2,9 @@
  * aml.h: appends ACPI Machine Language, named after the ASL that it stands for.
  *
  * Bytes go to a fixed buffer; what does not fit is dropped and remembered in OVERFLOW, so only
- * the end of a long list of calls has to be checked. A block (scope, device, method, package,
- * if) is opened by a call that returns a mark, and closed by aml_end() with that mark: its
- * length is known only then. Also used for the tables around the AML.
+ * the end of a long list of calls has to be checked. A block (scope, device, package) is opened
+ * by a call that returns a mark, and closed by aml_end() with that mark: its length is known
+ * only then. Also used for the tables around the AML.
  */
 #pragma once
 
@@ -27,31 +27,12 @@ void aml_path(struct aml *aml, const char *path);
 void aml_integer(struct aml *aml, uint64_t value); /* the shortest encoding */
 void aml_string(struct aml *aml, const char *text);
 void aml_eisaid(struct aml *aml, const char *id); /* EisaId("PNP0A08") */
-/* ToUUID(): 16 bytes as a Buffer, from "33db4d5b-1ff7-401c-9657-7441c03dd766". */
-void aml_uuid(struct aml *aml, const char *uuid);
-void aml_op(struct aml *aml, uint8_t opcode); /* enum aml_opcode, then its operands */
-
-enum aml_opcode {
-    AML_ZERO = 0x00,
-    AML_NAME = 0x08, /* path, term */
-    AML_LOCAL0 = 0x60,
-    AML_ARG0 = 0x68, /* to ARG0 + 6 */
-    AML_STORE = 0x70,
-    AML_AND = 0x7b, /* term, term, target */
-    AML_OR = 0x7d,
-    AML_CREATE_DWORD_FIELD = 0x8a, /* buffer, byte index, name */
-    AML_LNOT = 0x92,
-    AML_LEQUAL = 0x93,
-    AML_RETURN = 0xa4,
-};
+void aml_name(struct aml *aml, const char *path); /* Name(PATH, the term that follows) */
 
 /* Blocks. */
 size_t aml_scope(struct aml *aml, const char *path);
 size_t aml_device(struct aml *aml, const char *name);
-size_t aml_method(struct aml *aml, const char *name, unsigned args); /* Serialized */
 size_t aml_package(struct aml *aml, uint8_t elements);
-size_t aml_if(struct aml *aml);
-size_t aml_else(struct aml *aml);
 void aml_end(struct aml *aml, size_t mark);
 
 /* Name(_CRS, ResourceTemplate() {...}) (ACPI 6.5, 6.4 "Resource Data Types for ACPI"). */

@@ -15,9 +15,10 @@
 
 struct mem;
 
-struct e820_entry {
+struct e820_entry { /* PVH's start info and Multiboot 2 have the same */
     uint64_t base, size;
     uint32_t type; /* E820_RAM, E820_RESERVED */
+    uint32_t reserved;
 };
 #define E820_RAM      1
 #define E820_RESERVED 2

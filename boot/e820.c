@@ -15,14 +15,15 @@
 #include "vmm/util.h"
 
 static const struct e820_entry fixed[] = {
-    {0, LAYOUT_EBDA, E820_RAM},
-    {LAYOUT_EBDA, LAYOUT_HOLE_START - LAYOUT_EBDA, E820_RESERVED},
-    {LAYOUT_ACPI, LAYOUT_ACPI_SIZE, E820_RESERVED},
-    {LAYOUT_ECAM, LAYOUT_ECAM_SIZE, E820_RESERVED},
-    {LAYOUT_PLATFORM, LAYOUT_PLATFORM_SIZE, E820_RESERVED},
-    {LAYOUT_IDENTITY, 4 * LAYOUT_PAGE_SIZE, E820_RESERVED}, /* KVM's page and TSS */
+    {0, LAYOUT_EBDA, E820_RAM, 0},
+    {LAYOUT_EBDA, LAYOUT_HOLE_START - LAYOUT_EBDA, E820_RESERVED, 0},
+    {LAYOUT_ACPI, LAYOUT_ACPI_SIZE, E820_RESERVED, 0},
+    {LAYOUT_ECAM, LAYOUT_ECAM_SIZE, E820_RESERVED, 0},
+    {LAYOUT_PLATFORM, LAYOUT_PLATFORM_SIZE, E820_RESERVED, 0},
+    {LAYOUT_IDENTITY, 4 * LAYOUT_PAGE_SIZE, E820_RESERVED, 0}, /* KVM's page and TSS */
 };
 
+_Static_assert(sizeof(struct e820_entry) == 24, "start_info.h; Multiboot 2, 3.6.8 Memory map");
 _Static_assert(ARRAY_SIZE(fixed) + MEM_REGIONS_MAX <= E820_MAX, "the map always fits");
 
 unsigned boot_e820(const struct mem *mem, struct e820_entry map[E820_MAX])
@@ -33,7 +34,7 @@ unsigned boot_e820(const struct mem *mem, struct e820_entry map[E820_MAX])
         uint64_t end = mem->region[i].gpa + mem->region[i].size;
         uint64_t base = MAX(mem->region[i].gpa, LAYOUT_HIGH_START);
         if (end > base)
-            map[nr++] = (struct e820_entry){base, end - base, E820_RAM};
+            map[nr++] = (struct e820_entry){base, end - base, E820_RAM, 0};
     }
     return nr;
 }

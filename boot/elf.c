@@ -45,22 +45,16 @@ struct hvm_modlist_entry {
     uint64_t paddr, size, cmdline_paddr, reserved;
 };
 
-struct hvm_memmap_table_entry {
-    uint64_t addr, size;
-    uint32_t type, reserved; /* types as in E820 */
-};
-
 /* All of it, in the page of the start info. */
 struct start_page {
     struct hvm_start_info info;
     struct hvm_modlist_entry module;
-    struct hvm_memmap_table_entry map[E820_MAX];
+    struct e820_entry map[E820_MAX]; /* hvm_memmap_table_entry */
 };
 
 _Static_assert(sizeof(struct hvm_start_info) == 56, "start_info.h, version 1");
 _Static_assert(offsetof(struct hvm_start_info, memmap_entries) == 48, "start_info.h");
 _Static_assert(sizeof(struct hvm_modlist_entry) == 32, "start_info.h");
-_Static_assert(sizeof(struct hvm_memmap_table_entry) == 24, "start_info.h");
 _Static_assert(sizeof(struct start_page) <= LAYOUT_PAGE_SIZE, "layout.h");
 
 /* What both classes come down to. */
@@ -125,19 +119,6 @@ static int check_kind(const struct boot_config *config)
     return 0;
 }
 
-static void segment_from_32(Elf64_Phdr *to, const Elf32_Phdr *from)
-{
-    *to = (Elf64_Phdr){
-        .p_type = from->p_type,
-        .p_offset = from->p_offset,
-        .p_vaddr = from->p_vaddr,
-        .p_paddr = from->p_paddr,
-        .p_filesz = from->p_filesz,
-        .p_memsz = from->p_memsz,
-        .p_align = from->p_align,
-    };
-}
-
 /* The descriptor of Xen's note in [note, end), or 0. Every step consumes a header at least. */
 static uint64_t find_pvh(const uint8_t *note, const uint8_t *end, uint64_t align)
 {
@@ -197,15 +178,21 @@ static int read_headers(const struct boot_config *config, struct elf *elf)
         return truncated(config);
     for (unsigned i = 0; i < elf->nr; i++) {
         const uint8_t *from = config->kernel + offset + i * size;
+        Elf64_Phdr *p = &elf->segment[i];
         Elf32_Phdr p32;
-        if (is_64) {
-            memcpy(&elf->segment[i], from, sizeof(Elf64_Phdr));
-        } else {
-            memcpy(&p32, from, sizeof(p32));
-            segment_from_32(&elf->segment[i], &p32);
-        }
-        if (!range_within(elf->segment[i].p_offset, elf->segment[i].p_filesz,
-                          config->kernel_size))
+        memcpy(&p32, from, sizeof(p32));
+        *p = (Elf64_Phdr){
+            .p_type = p32.p_type,
+            .p_offset = p32.p_offset,
+            .p_vaddr = p32.p_vaddr,
+            .p_paddr = p32.p_paddr,
+            .p_filesz = p32.p_filesz,
+            .p_memsz = p32.p_memsz,
+            .p_align = p32.p_align,
+        };
+        if (is_64)
+            memcpy(p, from, sizeof(*p));
+        if (!range_within(p->p_offset, p->p_filesz, config->kernel_size))
             return truncated(config);
     }
     elf->pvh = pvh_entry(config, elf);
@@ -275,11 +262,21 @@ static void copy_segments(const struct boot_config *config, const struct mem *me
     }
 }
 
+/* Copies the segments to where they belong, when all of them can be there. */
+static int place(const struct boot_config *config, const struct mem *mem, uint64_t physical,
+                 struct elf *elf)
+{
+    int err = check_segments(config, mem, elf);
+    if (!err)
+        err = find_entry(config, elf, physical);
+    if (!err)
+        copy_segments(config, mem, elf);
+    return err;
+}
+
 static void put_start_info(const struct boot_config *config, const struct mem *mem,
                            const struct boot_range *initrd)
 {
-    struct e820_entry map[E820_MAX];
-    unsigned nr = boot_e820(mem, map);
     struct start_page page = {
         .info = {.magic = HVM_START_MAGIC,
                  .version = 1,
@@ -287,12 +284,10 @@ static void put_start_info(const struct boot_config *config, const struct mem *m
                  .modlist_paddr = LAYOUT_BOOT_INFO + offsetof(struct start_page, module),
                  .cmdline_paddr = LAYOUT_CMDLINE,
                  .rsdp_paddr = config->rsdp,
-                 .memmap_paddr = LAYOUT_BOOT_INFO + offsetof(struct start_page, map),
-                 .memmap_entries = nr},
+                 .memmap_paddr = LAYOUT_BOOT_INFO + offsetof(struct start_page, map)},
         .module = {.paddr = initrd->base, .size = initrd->size},
     };
-    for (unsigned i = 0; i < nr; i++)
-        page.map[i] = (struct hvm_memmap_table_entry){map[i].base, map[i].size, map[i].type, 0};
+    page.info.memmap_entries = boot_e820(mem, page.map);
     memcpy(mem_at(mem, LAYOUT_BOOT_INFO, sizeof(page)), &page, sizeof(page));
 }
 
@@ -302,14 +297,9 @@ int elf_place(const struct boot_config *config, const struct mem *mem, uint64_t 
     struct elf elf = {0};
     int err = read_headers(config, &elf);
     if (!err)
-        err = check_segments(config, mem, &elf);
-    if (!err)
-        err = find_entry(config, &elf, entry);
-    if (err)
-        return err;
-    copy_segments(config, mem, &elf);
+        err = place(config, mem, entry, &elf);
     *image = (struct boot_image){elf.base, elf.end, elf.entry};
-    return 0;
+    return err;
 }
 
 int elf_load(const struct boot_config *config, const struct mem *mem, struct boot_entry *entry)
@@ -326,9 +316,7 @@ int elf_load(const struct boot_config *config, const struct mem *mem, struct boo
             config, "a 32-bit ELF file without a PVH note or a Multiboot header",
             "link it with XEN_ELFNOTE_PHYS32_ENTRY or a Multiboot header, or give a bzImage");
     if (!err)
-        err = check_segments(config, mem, &elf);
-    if (!err)
-        err = find_entry(config, &elf, elf.pvh);
+        err = place(config, mem, elf.pvh, &elf);
     if (!err)
         err = boot_put_cmdline(config, mem, UINT64_MAX);
     if (!err)
@@ -337,7 +325,6 @@ int elf_load(const struct boot_config *config, const struct mem *mem, struct boo
     if (err)
         return err;
 
-    copy_segments(config, mem, &elf);
     *entry = (struct boot_entry){.rip = elf.entry};
     if (elf.pvh) {
         put_start_info(config, mem, &initrd);

@@ -66,6 +66,7 @@ enum { /* types of information tags */
        INFO_TYPES
 };
 
+#define MEM_LOWER     ((uint32_t)(LAYOUT_EBDA / KIB)) /* KiB below 1 MiB */
 #define LOADER_NAME   "minivmm"
 #define RSDP_SIZE     36   /* ACPI 6.5, 5.2.5.3 "RSDP Structure" */
 #define MB2_INFO_ROOM 1024 /* all tags but the command line's text, see put_info_2() */
@@ -104,15 +105,9 @@ struct page_1 { /* all of it, at LAYOUT_BOOT_INFO */
     char name[NAME_MAX + 1];
 };
 
-struct map_2 {
-    uint64_t base, length;
-    uint32_t type, reserved;
-};
-
 _Static_assert(offsetof(struct info_1, boot_loader_name) == 64, "3.3");
 _Static_assert(sizeof(struct info_1) == 116, "3.3");
 _Static_assert(sizeof(struct map_1) == 24, "3.3");
-_Static_assert(sizeof(struct map_2) == 24, "3.6.8 Memory map");
 _Static_assert(sizeof(struct page_1) <= LAYOUT_PAGE_SIZE, "layout.h");
 
 /* ---- the header ---- */
@@ -295,15 +290,10 @@ static void put_bda(const struct mem *mem)
 {
     uint8_t *bda = mem_at(mem, LAYOUT_BDA, 0x100);
     put_le16(bda + 0x0e, LAYOUT_EBDA >> 4);
-    put_le16(bda + 0x13, LAYOUT_EBDA / KIB);
+    put_le16(bda + 0x13, MEM_LOWER);
 }
 
-/* In KiB: below 1 MiB, and from there to the first hole. */
-static uint32_t mem_lower(void)
-{
-    return LAYOUT_EBDA / KIB;
-}
-
+/* In KiB, from 1 MiB to the first hole. */
 static uint32_t mem_upper(const struct mem *mem)
 {
     return (uint32_t)((mem->region[0].size - LAYOUT_HIGH_START) / KIB);
@@ -325,7 +315,7 @@ static void put_info_1(const struct boot_config *config, const struct mem *mem,
     unsigned nr = boot_e820(mem, map);
     struct page_1 page = {
         .info = {.flags = INFO_1_FLAGS | (module->size ? INFO_1_MODULES : 0),
-                 .mem_lower = mem_lower(),
+                 .mem_lower = MEM_LOWER,
                  .mem_upper = mem_upper(mem),
                  .cmdline = (uint32_t)LAYOUT_CMDLINE,
                  .mods_count = module->size ? 1 : 0,
@@ -366,26 +356,23 @@ static void put_info_2(const struct boot_config *config, const struct mem *mem,
                        const struct boot_range *module)
 {
     struct e820_entry map[E820_MAX];
-    struct map_2 map_2[E820_MAX] = {0};
     char name[NAME_MAX + 1];
     const unsigned nr = boot_e820(mem, map);
     const void *rsdp = mem_at(mem, config->rsdp, RSDP_SIZE);
-    const uint32_t memory[] = {mem_lower(), mem_upper(mem)};
+    const uint32_t memory[] = {MEM_LOWER, mem_upper(mem)};
     const uint32_t place[] = {(uint32_t)module->base, (uint32_t)(module->base + module->size)};
     const uint32_t base[] = {(uint32_t)image->base, 0};
-    const uint32_t kind[] = {sizeof(map_2[0]), 0}; /* size and version of an entry */
+    const uint32_t kind[] = {sizeof(map[0]), 0}; /* size and version of an entry */
     uint8_t *info = mem_at(mem, LAYOUT_CMDLINE, BOOT_CMDLINE_ROOM);
     uint8_t *to = info + 8; /* total size, reserved */
 
-    for (unsigned i = 0; i < nr; i++)
-        map_2[i] = (struct map_2){map[i].base, map[i].size, map[i].type, 0};
     module_name(config, name);
     to = put_tag(to, INFO_CMDLINE, NULL, 0, config->cmdline, strlen(config->cmdline) + 1);
     to = put_tag(to, INFO_LOADER, NULL, 0, LOADER_NAME, sizeof(LOADER_NAME));
     to = put_tag(to, INFO_MEMORY, memory, 2, NULL, 0);
     if (module->size)
         to = put_tag(to, INFO_MODULE, place, 2, name, strlen(name) + 1);
-    to = put_tag(to, INFO_MAP, kind, 2, map_2, nr * sizeof(map_2[0]));
+    to = put_tag(to, INFO_MAP, kind, 2, map, nr * sizeof(map[0]));
     if (rsdp)
         to = put_tag(to, INFO_RSDP, NULL, 0, rsdp, RSDP_SIZE);
     if (h->relocatable)

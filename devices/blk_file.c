@@ -15,6 +15,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/falloc.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -114,6 +115,12 @@ static int measure(struct blk_file *file, bool is_device)
                  "the disk's last %llu bytes are no whole block: the guest does not see "
                  "them",
                  (unsigned long long)((uint64_t)size % file->info.block));
+    /* A guest may have written that, too: it is no error. */
+    char magic[4];
+    if (pread(file->fd, magic, 4, 0) == 4 && !memcmp(magic, "QFI\xfb", 4))
+        log_warn(path,
+                 "cannot be sure that disk is raw: it begins as a qcow2 image does; if it "
+                 "is one, convert it (qemu-img convert -O raw)");
     file->info.sectors = blocks * (file->info.block / BLK_SECTOR);
     file->info.physical = MAX(file->info.block, 4096U);
 
@@ -200,9 +207,8 @@ const struct blk_file_info *blk_file_info(const struct blk_file *file)
 
 /* ---- requests ---- */
 
-static bool is_aligned(const struct blk_file *file, const struct blk_io *io)
+static bool is_aligned(const struct blk_file *file, const struct blk_req *req)
 {
-    const struct blk_req *req = &io->req;
     uint64_t place = req->offset, mem = 0;
     for (unsigned i = 0; i < req->nr; i++) {
         place |= req->iov[i].iov_len;
@@ -211,58 +217,54 @@ static bool is_aligned(const struct blk_file *file, const struct blk_io *io)
     return !(place & (file->place_align - 1)) && !(mem & (file->mem_align - 1));
 }
 
-void blk_file_queue(struct blk_file *file, struct blk_io *io)
+void blk_file_queue(struct blk_file *file, struct blk_req *req)
 {
-    struct blk_req *req = &io->req;
-    req->fd = file->fd;
-    if (req->op == BLK_READ || req->op == BLK_WRITE) {
-        req->flags = req->op == BLK_WRITE && io->sync ? RWF_DSYNC : 0;
-        if (file->direct_fd >= 0 && is_aligned(file, io))
-            req->fd = file->direct_fd;
-    } else if (req->op == BLK_ALLOCATE) {
+    bool transfer = req->op == BLK_READ || req->op == BLK_WRITE;
+    bool direct = transfer && file->direct_fd >= 0 && is_aligned(file, req);
+    req->fd = direct ? file->direct_fd : file->fd;
+    if (req->op == BLK_ALLOCATE)
         req->flags =
-            FALLOC_FL_KEEP_SIZE | (io->keep ? FALLOC_FL_ZERO_RANGE : FALLOC_FL_PUNCH_HOLE);
-        req->len = io->len;
-    }
+            FALLOC_FL_KEEP_SIZE | (req->keep ? FALLOC_FL_ZERO_RANGE : FALLOC_FL_PUNCH_HOLE);
+    else
+        req->flags = req->op == BLK_WRITE && req->sync ? RWF_DSYNC : 0;
     file->aio->ops->queue(file->aio, req);
 }
 
 void blk_file_submit(struct blk_file *file)
 {
-    file->aio->ops->submit(file->aio);
+    if (file->aio->ops->submit)
+        file->aio->ops->submit(file->aio);
 }
 
-/* Takes what is done off the front of IO; true: there is more to do. */
-static bool advance(struct blk_io *io, uint64_t bytes)
+/* Takes what is done off the front of REQ; true: there is more to do. */
+static bool advance(struct blk_req *req, uint64_t bytes)
 {
-    struct blk_req *req = &io->req;
     req->offset += bytes;
-    io->len -= bytes;
+    req->len -= bytes;
     for (; req->nr && bytes >= req->iov->iov_len; req->nr--)
         bytes -= req->iov++->iov_len;
     if (req->nr) {
         req->iov->iov_base = (uint8_t *)req->iov->iov_base + bytes;
         req->iov->iov_len -= bytes;
     }
-    return io->len;
+    return req->len;
 }
 
-struct blk_io *blk_file_reap(struct blk_file *file)
+struct blk_req *blk_file_reap(struct blk_file *file)
 {
     struct blk_req *req;
     while ((req = file->aio->ops->reap(file->aio))) {
-        struct blk_io *io = container_of(req, struct blk_io, req);
         bool again = req->result == -EINTR;
-        io->error = (int)MIN(req->result, 0);
         if (req->op == BLK_READ || req->op == BLK_WRITE) {
             if (!req->result) /* the file has become shorter */
-                io->error = -EIO;
+                req->result = -EIO;
             else if (req->result > 0)
-                again = advance(io, MIN((uint64_t)req->result, io->len));
+                again = advance(req, MIN((uint64_t)req->result, req->len));
         }
+        req->result = MIN(req->result, 0);
         if (!again)
-            return io;
-        blk_file_queue(file, io);
+            return req;
+        blk_file_queue(file, req);
         blk_file_submit(file);
     }
     return NULL;
@@ -270,5 +272,6 @@ struct blk_io *blk_file_reap(struct blk_file *file)
 
 void blk_file_wait(struct blk_file *file)
 {
-    file->aio->ops->wait(file->aio);
+    struct pollfd pfd = {.fd = file->aio->fd, .events = POLLIN};
+    poll(&pfd, 1, -1);
 }

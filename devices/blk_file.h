@@ -31,16 +31,6 @@ struct blk_file_info {
     char id[BLK_ID_MAX]; /* the file's name, its end where that is longer */
 };
 
-/* BLK_READ and BLK_WRITE consume REQ's iov; BLK_ALLOCATE makes LEN bytes zeros. All from OFFSET
- * on, within the file. */
-struct blk_io {
-    struct blk_req req; /* op, iov, nr, offset are the caller's to set, the rest is not */
-    uint64_t len;       /* bytes; the sum of iov */
-    bool sync;          /* BLK_WRITE: on the medium before it is done */
-    bool keep;          /* BLK_ALLOCATE: the file keeps the space */
-    int error; /* when it is reaped: 0 or a negative errno; -EOPNOTSUPP: the file cannot */
-};
-
 /* Opens and locks: for this process alone, or for all readers where RO. Logs its own error, but
  * for -EAGAIN: another process has it. */
 int blk_file_open(struct blk_file **out, const struct blk_file_config *config);
@@ -48,9 +38,8 @@ void blk_file_close(struct blk_file *file); /* nothing is under way; NULL is fin
 const struct blk_file_info *blk_file_info(const struct blk_file *file);
 
 /* As in blk_aio.h. */
-void blk_file_queue(struct blk_file *file, struct blk_io *io);
+void blk_file_queue(struct blk_file *file, struct blk_req *req);
 void blk_file_submit(struct blk_file *file);
-struct blk_io *blk_file_reap(struct blk_file *file);
-/* Returns when there is something to reap of all that was submitted: what needs a second call
- * to the kernel goes on by reaping. */
+struct blk_req *blk_file_reap(struct blk_file *file);
+/* Returns when there may be something to reap of what is under way. Not when nothing is. */
 void blk_file_wait(struct blk_file *file);

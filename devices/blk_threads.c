@@ -2,7 +2,8 @@
  * blk_threads.c: blk_aio.h by a few threads that make the blocking calls, for kernels where
  * io_uring is missing or forbidden (kernel.io_uring_disabled, a container's filter).
  *
- * LOCK guards both lists; a thread holds it but for the call itself.
+ * LOCK guards both lists; a thread holds it but for the call itself. The eventfd's count is not
+ * taken by the loop: it might be gone before who waits for it (blk_file_wait()) has looked.
  */
 #include "devices/blk_aio.h"
 
@@ -11,6 +12,7 @@
 #include <pthread.h>
 #include <stdbool.h>
 #include <stdlib.h>
+#include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
@@ -19,24 +21,16 @@
 #define THREADS 4
 
 struct threads {
-    struct blk_aio aio;
-    struct loop *loop;
-    int ready_fd;
+    struct blk_aio aio; /* its fd is an eventfd, written and read under LOCK */
     pthread_t thread[THREADS];
     unsigned nr;
 
     pthread_mutex_t lock;
-    pthread_cond_t more, less; /* work; work under way */
+    pthread_cond_t more;
     bool stop;
-    unsigned busy; /* queued or under way */
     struct blk_req *first, **last;
     struct blk_req *finished;
 };
-
-static struct threads *threads_of(struct blk_aio *aio)
-{
-    return container_of(aio, struct threads, aio);
-}
 
 static int64_t perform(const struct blk_req *req)
 {
@@ -78,9 +72,7 @@ static void *work(void *opaque)
         pthread_mutex_lock(&t->lock);
         req->next = t->finished;
         t->finished = req;
-        t->busy--;
-        eventfd_write(t->ready_fd, 1);
-        pthread_cond_signal(&t->less);
+        eventfd_write(t->aio.fd, 1);
     }
     pthread_mutex_unlock(&t->lock);
     return NULL;
@@ -88,62 +80,47 @@ static void *work(void *opaque)
 
 static void threads_queue(struct blk_aio *aio, struct blk_req *req)
 {
-    struct threads *t = threads_of(aio);
+    struct threads *t = container_of(aio, struct threads, aio);
     pthread_mutex_lock(&t->lock);
     req->next = NULL;
     *t->last = req;
     t->last = &req->next;
-    t->busy++;
     pthread_cond_signal(&t->more);
     pthread_mutex_unlock(&t->lock);
 }
 
-static void threads_submit(struct blk_aio *aio)
-{
-    (void)aio; /* it has begun */
-}
-
 static struct blk_req *threads_reap(struct blk_aio *aio)
 {
-    struct threads *t = threads_of(aio);
+    struct threads *t = container_of(aio, struct threads, aio);
+    eventfd_t count;
     pthread_mutex_lock(&t->lock);
     struct blk_req *req = t->finished;
     if (req)
         t->finished = req->next;
+    else /* all that it counts has been reaped */
+        eventfd_read(t->aio.fd, &count);
     pthread_mutex_unlock(&t->lock);
     return req;
 }
 
-static void threads_wait(struct blk_aio *aio)
-{
-    struct threads *t = threads_of(aio);
-    pthread_mutex_lock(&t->lock);
-    while (t->busy)
-        pthread_cond_wait(&t->less, &t->lock);
-    pthread_mutex_unlock(&t->lock);
-}
-
 static void threads_destroy(struct blk_aio *aio)
 {
-    struct threads *t = threads_of(aio);
+    struct threads *t = container_of(aio, struct threads, aio);
     pthread_mutex_lock(&t->lock);
     t->stop = true;
     pthread_cond_broadcast(&t->more);
     pthread_mutex_unlock(&t->lock);
     while (t->nr)
         pthread_join(t->thread[--t->nr], NULL);
-    loop_close(t->loop, t->ready_fd);
+    loop_close(aio->loop, aio->fd);
     pthread_cond_destroy(&t->more);
-    pthread_cond_destroy(&t->less);
     pthread_mutex_destroy(&t->lock);
     free(t);
 }
 
 static const struct blk_aio_ops threads_ops = {
     .queue = threads_queue,
-    .submit = threads_submit,
     .reap = threads_reap,
-    .wait = threads_wait,
     .destroy = threads_destroy,
 };
 
@@ -152,14 +129,12 @@ int blk_threads_create(struct blk_aio **out, struct loop *loop, loop_fn *ready, 
     struct threads *t = calloc(1, sizeof(*t));
     if (!t)
         return -ENOMEM;
-    t->aio.ops = &threads_ops;
-    t->loop = loop;
     t->last = &t->first;
     pthread_mutex_init(&t->lock, NULL);
     pthread_cond_init(&t->more, NULL);
-    pthread_cond_init(&t->less, NULL);
-    t->ready_fd = loop_add_eventfd(loop, ready, opaque);
-    int err = MIN(t->ready_fd, 0);
+    int fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    int err = fd < 0 ? -errno : loop_add(loop, fd, EPOLLIN, ready, opaque);
+    t->aio = (struct blk_aio){&threads_ops, loop, fd};
     while (!err && t->nr < THREADS) {
         err = -pthread_create(&t->thread[t->nr], NULL, work, t);
         t->nr += !err;

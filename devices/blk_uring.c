@@ -16,16 +16,13 @@
 #include <sys/epoll.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "vmm/util.h"
 
 struct uring {
-    struct blk_aio aio;
-    struct loop *loop;
-    int fd;
-    void *map; /* both rings */
+    struct blk_aio aio; /* its fd is the ring */
+    void *map;          /* both rings */
     size_t map_size, sqes_size;
     struct io_uring_sqe *sqes;
     uint32_t *sq_head, *sq_tail, sq_mask, *sq_array;
@@ -35,14 +32,9 @@ struct uring {
     struct blk_req *failed; /* could not be submitted */
 };
 
-static struct uring *uring_of(struct blk_aio *aio)
+static int enter(const struct uring *u, unsigned submit)
 {
-    return container_of(aio, struct uring, aio);
-}
-
-static int enter(const struct uring *u, unsigned submit, unsigned wait, unsigned flags)
-{
-    long n = syscall(__NR_io_uring_enter, u->fd, submit, wait, flags, NULL, 0);
+    long n = syscall(__NR_io_uring_enter, u->aio.fd, submit, 0, 0, NULL, 0);
     return n < 0 ? -errno : (int)n;
 }
 
@@ -86,7 +78,7 @@ static void fill(struct io_uring_sqe *sqe, struct blk_req *req)
 
 static void uring_queue(struct blk_aio *aio, struct blk_req *req)
 {
-    struct uring *u = uring_of(aio);
+    struct uring *u = container_of(aio, struct uring, aio);
     uint32_t tail = *u->sq_tail;
     fill(&u->sqes[tail & u->sq_mask], req);
     u->sq_array[tail & u->sq_mask] = tail & u->sq_mask;
@@ -98,18 +90,20 @@ static uint32_t queued(const struct uring *u)
     return *u->sq_tail - __atomic_load_n(u->sq_head, __ATOMIC_ACQUIRE);
 }
 
-/* The kernel reads the queue during the call only: what it would not take can be taken back. */
+/* What the kernel, short of something, does not take waits for one that it has to be done;
+ * where it has none, it will not be done. The kernel reads the queue during the call only, so
+ * all can be taken back. */
 static void uring_submit(struct blk_aio *aio)
 {
-    struct uring *u = uring_of(aio);
+    struct uring *u = container_of(aio, struct uring, aio);
     int n = 0;
     while (queued(u) && (n >= 0 || n == -EINTR)) {
-        n = enter(u, queued(u), 0, 0);
+        n = enter(u, queued(u));
         u->in_flight += (unsigned)MAX(n, 0);
         if (n == 0)
             n = -EAGAIN;
     }
-    while (queued(u)) {
+    while (queued(u) && !u->in_flight) {
         uint32_t tail = *u->sq_tail - 1;
         struct blk_req *req = request_of(u->sqes[tail & u->sq_mask].user_data);
         __atomic_store_n(u->sq_tail, tail, __ATOMIC_RELEASE);
@@ -126,7 +120,9 @@ static uint32_t done(const struct uring *u)
 
 static struct blk_req *uring_reap(struct blk_aio *aio)
 {
-    struct uring *u = uring_of(aio);
+    struct uring *u = container_of(aio, struct uring, aio);
+    if (!done(u) && !u->failed)
+        uring_submit(aio);
     struct blk_req *req = u->failed;
     if (req) {
         u->failed = req->next;
@@ -142,24 +138,14 @@ static struct blk_req *uring_reap(struct blk_aio *aio)
     return req;
 }
 
-static void uring_wait(struct blk_aio *aio)
-{
-    const struct uring *u = uring_of(aio);
-    while (done(u) < u->in_flight) {
-        int err = enter(u, 0, u->in_flight, IORING_ENTER_GETEVENTS);
-        if (err < 0 && err != -EINTR) /* the kernel is short of something: not for ever */
-            nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
-    }
-}
-
 static void uring_destroy(struct blk_aio *aio)
 {
-    struct uring *u = uring_of(aio);
+    struct uring *u = container_of(aio, struct uring, aio);
     if (u->sqes)
         munmap(u->sqes, u->sqes_size);
     if (u->map)
         munmap(u->map, u->map_size);
-    loop_close(u->loop, u->fd);
+    loop_close(aio->loop, aio->fd);
     free(u);
 }
 
@@ -167,14 +153,13 @@ static const struct blk_aio_ops uring_ops = {
     .queue = uring_queue,
     .submit = uring_submit,
     .reap = uring_reap,
-    .wait = uring_wait,
     .destroy = uring_destroy,
 };
 
 /* NULL with errno. */
 static void *map_part(const struct uring *u, uint64_t offset, size_t size)
 {
-    void *at = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, u->fd,
+    void *at = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, u->aio.fd,
                     (off_t)offset);
     return at == MAP_FAILED ? NULL : at;
 }
@@ -210,16 +195,16 @@ int blk_uring_create(struct blk_aio **out, unsigned depth, struct loop *loop, lo
     struct uring *u = calloc(1, sizeof(*u));
     if (!u)
         return -ENOMEM;
-    u->aio.ops = &uring_ops;
-    u->loop = loop;
-    u->fd = (int)syscall(__NR_io_uring_setup, depth, &params);
-    int err = u->fd < 0 ? -errno : 0;
-    if (!err && !(params.features & IORING_FEAT_SINGLE_MMAP)) /* Linux 5.4 */
+    int fd = (int)syscall(__NR_io_uring_setup, depth, &params);
+    int err = fd < 0 ? -errno : 0;
+    u->aio = (struct blk_aio){&uring_ops, loop, fd};
+    /* Linux 5.6 has this and all that is used here: fallocate, both rings in one mapping. */
+    if (!err && !(params.features & IORING_FEAT_RW_CUR_POS))
         err = -ENOSYS;
     if (!err)
         err = map_rings(u, &params);
     if (!err)
-        err = loop_add(loop, u->fd, EPOLLIN, ready, opaque);
+        err = loop_add(loop, fd, EPOLLIN, ready, opaque);
     if (err) {
         uring_destroy(&u->aio);
         return err;

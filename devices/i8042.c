@@ -9,23 +9,15 @@
  * spends 65536 reads on that before the reset. The data port 0x60 needs no device: a port of
  * nobody reads all ones and swallows what is written.
  *
- * Stateless, so there is no lock.
+ * Stateless, so there is no lock, and nothing to destroy.
  */
 #include "devices/i8042.h"
-
-#include <errno.h>
-#include <stdlib.h>
 
 #include "vmm/bus.h"
 #include "vmm/layout.h"
 
 #define I8042_STATUS    (LAYOUT_PORT_I8042 + 4) /* when read; when written, commands */
 #define I8042_CMD_RESET 0xfe                    /* pulse output bit 0, the CPU's reset */
-
-struct i8042 {
-    struct bus *pio;
-    struct power power;
-};
 
 static uint64_t i8042_read_status(void *opaque, uint64_t offset, unsigned size)
 {
@@ -37,37 +29,18 @@ static uint64_t i8042_read_status(void *opaque, uint64_t offset, unsigned size)
 
 static void i8042_write_command(void *opaque, uint64_t offset, unsigned size, uint64_t value)
 {
-    const struct i8042 *dev = opaque;
+    const struct power *power = opaque;
     (void)offset;
     (void)size;
     if ((uint8_t)value == I8042_CMD_RESET)
-        dev->power.ops->reset(dev->power.opaque);
+        power->ops->reset(power->opaque);
 }
 
 static const struct bus_ops i8042_ops = {.read = i8042_read_status,
                                          .write = i8042_write_command};
 
-int i8042_create(struct i8042 **out, struct bus *pio, struct power power)
+int i8042_add(struct bus *pio, struct power *power)
 {
-    struct i8042 *dev = calloc(1, sizeof(*dev));
-    const struct bus_range range = {I8042_STATUS, 1, &i8042_ops, dev, "i8042"};
-    if (!dev)
-        return -ENOMEM;
-    dev->pio = pio;
-    dev->power = power;
-    int err = bus_add(pio, &range);
-    if (err) {
-        free(dev);
-        return err;
-    }
-    *out = dev;
-    return 0;
-}
-
-void i8042_destroy(struct i8042 *dev)
-{
-    if (!dev)
-        return;
-    bus_remove(dev->pio, I8042_STATUS);
-    free(dev);
+    const struct bus_range range = {I8042_STATUS, 1, &i8042_ops, power, "i8042"};
+    return bus_add(pio, &range);
 }

@@ -9,7 +9,6 @@
 #include "devices/platform.h"
 
 struct bus;
-struct i8042;
 
-int i8042_create(struct i8042 **out, struct bus *pio, struct power power);
-void i8042_destroy(struct i8042 *dev); /* NULL is fine */
+/* POWER is used as long as PIO. */
+int i8042_add(struct bus *pio, struct power *power);

@@ -26,9 +26,11 @@ struct net_port_ops {
      * left of the one before. -EAGAIN: not now, give it again when the descriptor can be
      * written to; another error: never. What cannot be sent at all is dropped: 0. */
     int (*send)(struct net_port *port, unsigned pair, const struct iovec *iov, unsigned nr);
-    /* The driver, new, has accepted FEATURES. What came for the one before is dropped. */
+    /* The driver, new, has accepted FEATURES and uses the first pair. What came for the one
+     * before is dropped. NULL: all that comes is good for any driver. */
     void (*start)(struct net_port *port, uint64_t features);
-    int (*set_pairs)(struct net_port *port, unsigned pairs); /* in use: the first ones */
+    /* In use: the first ones. NULL where there is one. */
+    int (*set_pairs)(struct net_port *port, unsigned pairs);
     void (*close)(struct net_port *port);
 };
 

@@ -58,16 +58,15 @@ static int fill(struct stream *s)
 static ssize_t stream_receive(struct net_port *port, unsigned pair, uint8_t *frame)
 {
     struct stream *s = container_of(port, struct stream, port);
-    ssize_t len = front(s);
+    ssize_t len;
     (void)pair;
-    if (!len) {
+    while (!(len = front(s))) {
         int err = fill(s);
         if (err)
             return err;
-        len = front(s);
     }
-    if (len <= 0)
-        return len ? len : -EAGAIN;
+    if (len < 0)
+        return len;
     memset(frame, 0, NET_HDR);
     memcpy(frame + NET_HDR, s->in + s->in_start + LENGTH, (size_t)len);
     s->in_start += LENGTH + (size_t)len;
@@ -132,18 +131,6 @@ static int stream_send(struct net_port *port, unsigned pair, const struct iovec 
     return 0;
 }
 
-static void stream_start(struct net_port *port, uint64_t features)
-{
-    (void)port; /* what waits in the socket is whole packets, good for any driver */
-    (void)features;
-}
-
-static int stream_set_pairs(struct net_port *port, unsigned pairs)
-{
-    (void)port;
-    return pairs == 1 ? 0 : -EINVAL;
-}
-
 static void stream_close(struct net_port *port)
 {
     close(port->fd[0]);
@@ -153,8 +140,6 @@ static void stream_close(struct net_port *port)
 static const struct net_port_ops stream_ops = {
     .receive = stream_receive,
     .send = stream_send,
-    .start = stream_start,
-    .set_pairs = stream_set_pairs,
     .close = stream_close,
 };
 

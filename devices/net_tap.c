@@ -50,16 +50,6 @@ static unsigned offloads(uint64_t features)
     return flags;
 }
 
-static void tap_start(struct net_port *port, uint64_t features)
-{
-    uint8_t frame[128]; /* the rest of a longer one is dropped */
-    ioctl(port->fd[0], TUNSETOFFLOAD, offloads(features)); /* tried when it was opened */
-    for (unsigned i = 0; i < port->pairs; i++) {
-        for (unsigned n = 0; n < STALE_MAX && read(port->fd[i], frame, sizeof(frame)) > 0; n++)
-            ;
-    }
-}
-
 /* What is attached already is refused with EINVAL. */
 static int tap_set_pairs(struct net_port *port, unsigned pairs)
 {
@@ -70,6 +60,17 @@ static int tap_set_pairs(struct net_port *port, unsigned pairs)
             err = -errno;
     }
     return err;
+}
+
+static void tap_start(struct net_port *port, uint64_t features)
+{
+    uint8_t frame[128]; /* the rest of a longer one is dropped */
+    ioctl(port->fd[0], TUNSETOFFLOAD, offloads(features)); /* tried when it was opened */
+    for (unsigned i = 0; i < port->pairs; i++) {
+        for (unsigned n = 0; n < STALE_MAX && read(port->fd[i], frame, sizeof(frame)) > 0; n++)
+            ;
+    }
+    tap_set_pairs(port, 1);
 }
 
 static void tap_close(struct net_port *port)

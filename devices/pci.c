@@ -262,28 +262,19 @@ static uint32_t fix_header_type(const struct pci_dev *dev, unsigned offset, unsi
 
 static uint32_t read_aligned(struct pci_dev *dev, unsigned offset, unsigned size)
 {
-    uint32_t value = dev->ops->config_read ? dev->ops->config_read(dev, offset, size)
-                                           : pci_config_read(dev, offset, size);
+    uint32_t value = dev->ops->config_read(dev, offset, size);
     return fix_header_type(dev, offset, size, value) & (uint32_t)all_ones(size);
 }
 
-static void write_aligned(struct pci_dev *dev, unsigned offset, unsigned size, uint32_t value)
+uint64_t pci_bus_config_read(struct pci_bus *bus, unsigned bdf, unsigned offset, unsigned size)
 {
-    value &= (uint32_t)all_ones(size);
-    if (dev->ops->config_write)
-        dev->ops->config_write(dev, offset, size, value);
-    else
-        pci_config_write(dev, offset, size, value);
-}
-
-uint32_t pci_bus_config_read(struct pci_bus *bus, unsigned bdf, unsigned offset, unsigned size)
-{
-    uint32_t value = 0;
+    uint64_t value = 0;
+    size = MIN(size, 8U);
     pthread_mutex_lock(&bus->lock);
     struct pci_dev *dev = find(bus, bdf);
-    for (unsigned done = 0, n; done < size && done < 4; done += n) {
-        n = step(offset + done, MIN(size, 4U) - done);
-        uint32_t part = (uint32_t)all_ones(n);
+    for (unsigned done = 0, n; done < size; done += n) {
+        n = step(offset + done, size - done);
+        uint64_t part = all_ones(n);
         if (dev && offset + done < PCI_CONFIG_SIZE)
             part = read_aligned(dev, offset + done, n);
         value |= part << 8 * done;
@@ -293,14 +284,16 @@ uint32_t pci_bus_config_read(struct pci_bus *bus, unsigned bdf, unsigned offset,
 }
 
 void pci_bus_config_write(struct pci_bus *bus, unsigned bdf, unsigned offset, unsigned size,
-                          uint32_t value)
+                          uint64_t value)
 {
+    size = MIN(size, 8U);
     pthread_mutex_lock(&bus->lock);
     struct pci_dev *dev = find(bus, bdf);
-    for (unsigned done = 0, n; dev && done < size && done < 4; done += n) {
-        n = step(offset + done, MIN(size, 4U) - done);
+    for (unsigned done = 0, n; dev && done < size; done += n) {
+        n = step(offset + done, size - done);
         if (offset + done < PCI_CONFIG_SIZE)
-            write_aligned(dev, offset + done, n, value >> 8 * done);
+            dev->ops->config_write(dev, offset + done, n,
+                                   (uint32_t)(value >> 8 * done & all_ones(n)));
     }
     pthread_mutex_unlock(&bus->lock);
 }

@@ -31,9 +31,9 @@ struct pci_bus;
 struct pci_dev;
 
 struct pci_dev_ops {
-    /* Configuration access: OFFSET < 4096, SIZE 1, 2 or 4, naturally aligned. Both may be NULL;
-     * then pci_config_read() and pci_config_write() serve. A function that adds something calls
-     * these two from its own. */
+    /* Configuration access: OFFSET < 4096, SIZE 1, 2 or 4, naturally aligned. A function that
+     * adds nothing has pci_config_read() and pci_config_write(); another calls these two from
+     * its own. */
     uint32_t (*config_read)(struct pci_dev *dev, unsigned offset, unsigned size);
     void (*config_write)(struct pci_dev *dev, unsigned offset, unsigned size, uint32_t value);
     /* BAR is decoded at ADDR from now on (register it on its bus, add memory slots) or no
@@ -137,11 +137,12 @@ void pci_config_write(struct pci_dev *dev, unsigned offset, unsigned size, uint3
  * With the bus's lock held. */
 void pci_bus_update(struct pci_bus *bus);
 
-/* Configuration access by address: used by CF8/CFC and ECAM, takes the lock. Unaligned or
- * oversized accesses are split; a missing function reads as all ones. */
-uint32_t pci_bus_config_read(struct pci_bus *bus, unsigned bdf, unsigned offset, unsigned size);
+/* Configuration access by address: used by CF8/CFC and ECAM, takes the lock. SIZE is up to 8;
+ * unaligned accesses and those of more than 32 bits are split; a missing function reads as all
+ * ones. */
+uint64_t pci_bus_config_read(struct pci_bus *bus, unsigned bdf, unsigned offset, unsigned size);
 void pci_bus_config_write(struct pci_bus *bus, unsigned bdf, unsigned offset, unsigned size,
-                          uint32_t value);
+                          uint64_t value);
 
 /* The IOAPIC input of an interrupt pin (1 = INTA#): fixed wiring, also told in ACPI's _PRT. */
 uint32_t pci_intx_gsi(uint8_t devfn, uint8_t pin);

@@ -73,28 +73,21 @@ static void ports_write(void *opaque, uint64_t offset, unsigned size, uint64_t v
     uint32_t address = bus->config_address;
     if (address & CONFIG_ENABLE)
         pci_bus_config_write(bus, address >> 8 & 0xffff,
-                             (address & 0xfc) + (unsigned)(offset - CONFIG_DATA), size,
-                             (uint32_t)value);
+                             (address & 0xfc) + (unsigned)(offset - CONFIG_DATA), size, value);
 }
 
 static const struct bus_ops ports_ops = {.read = ports_read, .write = ports_write};
 
-/* Configuration accesses have at most 32 bits: one of 64 is two. */
 static uint64_t ecam_read(void *opaque, uint64_t offset, unsigned size)
 {
-    unsigned bdf = (unsigned)(offset >> 12), reg = offset & (PCI_CONFIG_SIZE - 1);
-    uint64_t value = pci_bus_config_read(opaque, bdf, reg, MIN(size, 4U));
-    if (size > 4)
-        value |= (uint64_t)pci_bus_config_read(opaque, bdf, reg + 4, size - 4) << 32;
-    return value;
+    return pci_bus_config_read(opaque, (unsigned)(offset >> 12), offset & (PCI_CONFIG_SIZE - 1),
+                               size);
 }
 
 static void ecam_write(void *opaque, uint64_t offset, unsigned size, uint64_t value)
 {
-    unsigned bdf = (unsigned)(offset >> 12), reg = offset & (PCI_CONFIG_SIZE - 1);
-    pci_bus_config_write(opaque, bdf, reg, MIN(size, 4U), (uint32_t)value);
-    if (size > 4)
-        pci_bus_config_write(opaque, bdf, reg + 4, size - 4, (uint32_t)(value >> 32));
+    pci_bus_config_write(opaque, (unsigned)(offset >> 12), offset & (PCI_CONFIG_SIZE - 1), size,
+                         value);
 }
 
 static const struct bus_ops ecam_ops = {.read = ecam_read, .write = ecam_write};

@@ -60,6 +60,7 @@ void virtio_notify(struct virtio *dev, unsigned queue)
 
 void virtio_config_changed(struct virtio *dev)
 {
+    dev->generation++;
     if (dev->status & VIRTIO_CONFIG_S_DRIVER_OK)
         dev->transport_ops->interrupt(dev->transport, VIRTIO_CONFIG);
 }

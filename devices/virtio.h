@@ -63,7 +63,8 @@ struct virtio {
     pthread_mutex_t lock;
     uint64_t accepted; /* features that the driver chose */
     uint8_t status;
-    bool dma; /* the transport lets the device at memory (PCI: bus master) */
+    uint8_t generation; /* of what CONFIG points to (4.1.4.3.1) */
+    bool dma;           /* the transport lets the device at memory (PCI: bus master) */
     struct virtq queue[VIRTIO_QUEUES_MAX];
     const struct virtio_transport_ops *transport_ops;
     void *transport;

@@ -34,7 +34,7 @@ _Static_assert(offsetof(struct virtio_blk_config, write_zeroes_may_unmap) == 56,
                "configuration");
 
 struct request {
-    struct blk_io io;
+    struct blk_req io;
     struct request *next; /* free */
     unsigned queue;
     uint8_t *status;  /* the guest's last byte */
@@ -77,7 +77,7 @@ static void answer(struct virtio_blk *blk, struct request *req, uint8_t status)
     release(blk, req);
 }
 
-static void complain(struct virtio_blk *blk, const struct blk_io *io)
+static void complain(struct virtio_blk *blk, const struct blk_req *io)
 {
     static const char *const verb[] = {[BLK_READ] = "read",
                                        [BLK_WRITE] = "write",
@@ -85,7 +85,7 @@ static void complain(struct virtio_blk *blk, const struct blk_io *io)
                                        [BLK_ALLOCATE] = "discard or zero"};
     if (log_limit(&blk->virtio.complaints))
         log_error(blk->virtio.name, "cannot %s disk at byte %llu: %s; the guest is told",
-                  verb[io->req.op], (unsigned long long)io->req.offset, strerror(-io->error));
+                  verb[io->op], (unsigned long long)io->offset, strerror((int)-io->result));
 }
 
 static void queue_io(struct virtio_blk *blk, struct request *req)
@@ -96,19 +96,19 @@ static void queue_io(struct virtio_blk *blk, struct request *req)
 
 static void finish(struct virtio_blk *blk, struct request *req)
 {
-    struct blk_io *io = &req->io;
+    struct blk_req *io = &req->io;
     uint8_t status = VIRTIO_BLK_S_OK;
     blk->busy--;
-    if (!io->error && req->then_flush) {
+    if (!io->result && req->then_flush) {
         req->then_flush = false;
-        io->req.op = BLK_FLUSH;
+        io->op = BLK_FLUSH;
         queue_io(blk, req);
         blk_file_submit(blk->file);
         return;
     }
-    if (io->error == -EOPNOTSUPP && io->req.op == BLK_ALLOCATE) {
+    if (io->result == -EOPNOTSUPP && io->op == BLK_ALLOCATE) {
         status = VIRTIO_BLK_S_UNSUPP; /* the driver does without from now on */
-    } else if (io->error) {
+    } else if (io->result) {
         complain(blk, io);
         status = VIRTIO_BLK_S_IOERR;
     }
@@ -117,7 +117,7 @@ static void finish(struct virtio_blk *blk, struct request *req)
 
 static void reap(struct virtio_blk *blk)
 {
-    struct blk_io *io;
+    struct blk_req *io;
     while ((io = blk_file_reap(blk->file)))
         finish(blk, container_of(io, struct request, io));
 }
@@ -142,11 +142,11 @@ static void transfer(struct virtio_blk *blk, struct request *req, bool write, ui
     if (bytes > DATA_MAX || !on_disk(blk, sector, bytes) || (write && blk->ro))
         return answer(blk, req, VIRTIO_BLK_S_IOERR);
     req->written = write ? 0 : (uint32_t)bytes;
-    req->io = (struct blk_io){
-        .req = {.op = write ? BLK_WRITE : BLK_READ,
-                .iov = iov,
-                .nr = nr,
-                .offset = sector * BLK_SECTOR},
+    req->io = (struct blk_req){
+        .op = write ? BLK_WRITE : BLK_READ,
+        .iov = iov,
+        .nr = nr,
+        .offset = sector * BLK_SECTOR,
         .len = bytes,
         .sync = !agreed(blk, VIRTIO_BLK_F_FLUSH),
     };
@@ -168,8 +168,9 @@ static void zero(struct virtio_blk *blk, struct request *req, bool discard)
     uint64_t bytes = (uint64_t)range.num_sectors * BLK_SECTOR;
     if (bytes > ZERO_MAX || !on_disk(blk, range.sector, bytes))
         return answer(blk, req, VIRTIO_BLK_S_IOERR);
-    req->io = (struct blk_io){
-        .req = {.op = BLK_ALLOCATE, .offset = range.sector * BLK_SECTOR},
+    req->io = (struct blk_req){
+        .op = BLK_ALLOCATE,
+        .offset = range.sector * BLK_SECTOR,
         .len = bytes,
         .keep = !discard && !unmap,
     };
@@ -209,7 +210,7 @@ static void start(struct virtio_blk *blk, struct request *req)
         transfer(blk, req, header.type == VIRTIO_BLK_T_OUT, header.sector);
         break;
     case VIRTIO_BLK_T_FLUSH:
-        req->io = (struct blk_io){.req.op = BLK_FLUSH};
+        req->io = (struct blk_req){.op = BLK_FLUSH};
         queue_io(blk, req);
         break;
     case VIRTIO_BLK_T_GET_ID:

@@ -70,6 +70,7 @@ static void link_down(struct virtio_net *net, int err)
     log_warn(net->virtio.name, "cannot go on with network: %s; the guest's link is down",
              err == -EPIPE    ? "the program at the other end has ended"
              : err == -EPROTO ? "the program at the other end sends what is no frame"
+             : err == -EBADFD ? "the tap is gone"
                               : strerror(-err));
     net->config.status = 0;
     virtio_config_changed(&net->virtio);
@@ -77,24 +78,17 @@ static void link_down(struct virtio_net *net, int err)
 
 /* ---- to the guest ---- */
 
-static void copy_in(const struct virtq_chain *chain, const void *from, size_t len)
+/* Returns how much of it there is room for. */
+static size_t copy_in(const struct virtq_chain *chain, const void *from, size_t len)
 {
-    const uint8_t *p = from;
-    for (unsigned i = 0; i < chain->in && len; i++) {
+    size_t done = 0;
+    for (unsigned i = 0; i < chain->in && done < len; i++) {
         const struct iovec *iov = &chain->iov[chain->out + i];
-        size_t n = MIN(iov->iov_len, len);
-        memcpy(iov->iov_base, p, n);
-        p += n;
-        len -= n;
+        size_t n = MIN(iov->iov_len, len - done);
+        memcpy(iov->iov_base, (const uint8_t *)from + done, n);
+        done += n;
     }
-}
-
-static uint64_t room(const struct virtq_chain *chain)
-{
-    uint64_t bytes = 0;
-    for (unsigned i = 0; i < chain->in; i++)
-        bytes += chain->iov[chain->out + i].iov_len;
-    return bytes;
+    return done;
 }
 
 /* Several chains become used at once: a driver that sees the first takes the others (5.1.6.4).
@@ -118,8 +112,7 @@ static bool deliver(struct virtio_net *net, unsigned pair)
             virtq_unpop(vq, n);
             return false;
         }
-        size_t len = (size_t)MIN(room(chain), p->frame_len - done);
-        copy_in(chain, p->frame + done, len);
+        size_t len = copy_in(chain, p->frame + done, p->frame_len - done);
         used[n].head = chain->head;
         used[n++].len = (uint32_t)len;
         done += len;
@@ -244,16 +237,11 @@ static bool obey(struct virtio_net *net)
 
 /* ---- the device ---- */
 
-static bool is_served_here(const struct virtio_net *net)
-{
-    return !net->virtio.outside;
-}
-
 static bool net_kick(struct virtio *dev)
 {
     struct virtio_net *net = from_virtio(dev);
     bool more = net->started && obey(net);
-    for (unsigned i = 0; is_served_here(net) && net->started && i < net->active; i++) {
+    for (unsigned i = 0; !dev->outside && net->started && i < net->active; i++) {
         more |= receive(net, i);
         more |= transmit(net, i);
     }
@@ -261,7 +249,8 @@ static bool net_kick(struct virtio *dev)
 }
 
 /* The port can be read or written again, or has ended: a driver reads up to that; where there
- * is none, it is said now. */
+ * is none, it is said now. Only the first pair tells: a tap's queue that is not in use looks
+ * like one that has ended. */
 static void ready(void *opaque, uint32_t events)
 {
     struct pair *p = opaque;
@@ -270,8 +259,8 @@ static void ready(void *opaque, uint32_t events)
     bool ended = events & (EPOLLHUP | EPOLLERR);
     pthread_mutex_lock(&net->virtio.lock);
     p->can_read |= ended || events & EPOLLIN;
-    if (ended && !virtio_is_live(&net->virtio))
-        link_down(net, -EPIPE);
+    if (ended && !pair && !virtio_is_live(&net->virtio))
+        link_down(net, events & EPOLLHUP ? -EPIPE : -EBADFD);
     if ((ended || events & EPOLLOUT) && !net->down) {
         int err = net->port->ops->send(net->port, pair, NULL, 0);
         p->can_write = !err;
@@ -299,11 +288,11 @@ static void net_update(struct virtio *dev)
     struct virtio_net *net = from_virtio(dev);
     if (!net->started && virtio_is_live(dev)) {
         net->started = true;
-        net->port->ops->start(net->port, dev->accepted);
-        net->port->ops->set_pairs(net->port, 1);
+        if (net->port->ops->start)
+            net->port->ops->start(net->port, dev->accepted);
         try_again(net);
     }
-    for (unsigned i = 0; !is_served_here(net) && i < net->port->pairs; i++)
+    for (unsigned i = 0; dev->outside && i < net->port->pairs; i++)
         vhost_update(&net->vhost[i]);
 }
 
@@ -382,7 +371,7 @@ int virtio_net_create(struct virtio_net **out, const struct virtio_net_setup *se
     virtio_init(&net->virtio);
     if (setup->vhost)
         open_vhost(net);
-    int err = is_served_here(net) ? watch(net) : 0;
+    int err = net->virtio.outside ? 0 : watch(net);
     if (err) {
         virtio_net_destroy(net);
         return err;

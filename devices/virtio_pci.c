@@ -184,6 +184,7 @@ static uint64_t common_read(struct virtio_pci *vp, uint64_t offset, unsigned siz
         .msix_config = vp->vector[VECTORS - 1],
         .num_queues = (uint16_t)dev->queues,
         .device_status = dev->status,
+        .config_generation = dev->generation,
         .queue_select = vp->queue_select,
     };
     if (vq) {

@@ -6,9 +6,10 @@
 # and the last line printed counts them all. A part that ends without a verdict, or with an error
 # but no FAIL line, is itself a failure: nothing passes by not having run.
 set -uo pipefail
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/.." || exit
 
-export MAKEFLAGS=-j$(nproc)
+MAKEFLAGS=-j$(nproc)
+export MAKEFLAGS
 RESULTS=build/results
 mkdir -p "$RESULTS"
 
@@ -48,9 +49,9 @@ part_style() {
 
 part_lint() {
     if make -s lint >build/results/lint.log 2>&1; then
-        echo "PASS lint/clang-tidy-cppcheck-format"
+        echo "PASS lint/clang-tidy-cppcheck-format-shellcheck"
     else
-        echo "FAIL lint/clang-tidy-cppcheck-format: see build/results/lint.log"
+        echo "FAIL lint/clang-tidy-cppcheck-format-shellcheck: see build/results/lint.log"
     fi >"$RESULTS/lint.txt"
 }
 

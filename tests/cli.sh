@@ -256,6 +256,7 @@ kvm_row initrd-too-large 4 'initrd: ' "$M" -m 64M --initrd "$T/initrd" "$pvh"
 kvm_row cmdline-too-long 4 'command line' "$M" -m 64M --cmdline "$long" "$pvh"
 kvm_row cpus-too-many 4 '99999' "$M" --cpus 99999 "$idle"
 kvm_row debug-exit-taken 4 '--debug-exit.*0x3f8' "$M" --debug-exit 0x3f8 "$idle"
+kvm_row debug-exit-pci 4 '--debug-exit.*0xcfc' "$M" --debug-exit 0xcfc "$idle"
 kvm_row memory-absurd 4 '99999T|[Mm]emory|RAM' "$M" -m 99999T "$idle"
 row hugepages-none 4 '--hugepages: .*more are needed; echo [0-9]+ > /sys' "$M" -m 512G --hugepages=2M "$idle"
 kvm_row cpus-pin-missing 4 'vcpu1: .*CPU 8191: .*taskset' "$M" --cpus 2,pin=0:8191 "$pvh"
@@ -270,14 +271,37 @@ kvm_row vfio-path 4 '/sys/nowhere' "$M" --vfio /sys/nowhere "$idle"
 
 kvm_row share-missing 4 'nowhere: .*no such directory' "$M" --share "$T/nowhere:t" "$idle"
 kvm_row share-no-server 4 'nowhere: .*start virtiofsd' "$M" --share "unix:$T/nowhere:t" "$idle"
+mkdir "$T/bin"
+printf '#!/bin/sh\nexit 1\n' >"$T/bin/passt"
+chmod +x "$T/bin/passt"
+kvm_row passt-ended 4 'bin/passt: .*it has ended' env PATH="$T/bin:$PATH" "$M" --net passt "$idle"
 kvm_row disk-missing 4 'nowhere: .*No such file' "$M" --disk "$T/nowhere" "$idle"
 kvm_row disk-directory 4 'directory: .*raw image' "$M" --disk "$T/directory" "$idle"
 kvm_row disk-empty 4 'empty: .*truncate' "$M" --disk "$T/empty" "$idle"
-kvm_row disk-twice 4 'disk: .*process [0-9]+ .minivmm.*,ro' "$M" -d "$T/disk,ro" -d "$T/disk" "$idle"
+kvm_row disk-twice 4 'disk: .*another --disk.*,ro' "$M" -d "$T/disk,ro" -d "$T/disk" "$idle"
 
 # --- limits, permissions ---
 
+kvm_row limit-file-size 4 'File too large.*ulimit -f' bash -c 'ulimit -f 1024; exec "$@"' - "$M" "$idle"
 row limit-files 4 'Too many open files' bash -c 'ulimit -n 4; exec "$@"' - "$M" "$idle"
+# Whatever it is that cannot be opened any more, one line says so.
+silent=
+for n in {5..30}; do
+    [ -z "$no_kvm" ] || break
+    (ulimit -n "$n"; exec "$M" --debug-exit 0xf4 --control "$T/control" -c 2 "$G/hello-real.bin") \
+        </dev/null >"$T/out" 2>"$T/err"
+    case $?,$(grep -c '^minivmm: .*Too many open files' "$T/err") in
+    4,1 | 1,0) ;;
+    *) silent="$silent $n" ;;
+    esac
+done
+if [ "$no_kvm" ]; then
+    skip limits-files "$no_kvm"
+elif [ "$silent" ]; then
+    verdict "FAIL cli/limits-files: does not say what is wrong with a limit of$silent"
+else
+    verdict "PASS cli/limits-files"
+fi
 if grep -q __asan_init "$M"; then
     skip limit-address-space "the address sanitizer needs all of it"
 else
@@ -341,6 +365,20 @@ else
     verdict "PASS cli/log-file"
 fi
 
+# Where standard output is closed, the pidfile must not get its number, and the guest's words.
+: >"$T/pid"
+ln "$T/pid" "$T/pid-kept"
+if [ "$no_kvm" ]; then
+    skip closed-output "$no_kvm"
+else
+    "$M" --debug-exit 0xf4 --pidfile "$T/pid" "$G/hello-real.bin" </dev/null >&- 2>&-
+    if [ $? -ne 1 ] || ! [[ $(<"$T/pid-kept") =~ ^[0-9]+$ ]]; then
+        verdict "FAIL cli/closed-output: $(tr '\n' '|' <"$T/pid-kept")"
+    else
+        verdict "PASS cli/closed-output"
+    fi
+fi
+
 # --- the terminal, and signals ---
 
 # Runs in a terminal of script's: starts an idle guest, waits until the terminal is raw, lets $2
@@ -348,7 +386,7 @@ fi
 cat >"$T/in-terminal" <<'END'
 cd "${0%/*}" || exit
 stty -a >before
-./minivmm idle.bin </dev/tty 2>messages &
+env --default-signal=HUP ./minivmm idle.bin </dev/tty 2>messages &
 pid=$!
 i=0
 while stty -a </dev/tty | grep -q ' icanon' && [ $i -lt 200 ]; do

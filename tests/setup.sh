@@ -60,7 +60,7 @@ die() { echo "tests/setup.sh: $*" >&2; exit 1; }
 
 [ $# -gt 0 ] || die "usage: tests/setup.sh SET... (build unit lint host debian kernel)"
 for set in "$@"; do
-    grep -q "^$set " <<<"$table" || die "unknown set '$set'; there are: build unit lint host kernel"
+    grep -q "^$set " <<<"$table" || die "unknown set '$set'; there are: build unit lint host debian kernel"
 done
 
 declare -A missing=()

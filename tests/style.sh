@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # style.sh: what the compilers do not check: every header stands alone, includes go down the
-# layers, KVM and VFIO calls stay in their files, the README names things that exist.
+# layers, KVM and VFIO calls stay in their files, the README names things that exist, and every file.
 set -uo pipefail
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/.." || exit
 
 verdict() { # NAME OUTPUT: passes when there is no output
     if [ -z "$2" ]; then
@@ -38,28 +38,42 @@ ioctls() {
 
 # `file.c` and `function()` in the README's and the guides' tours exist.
 tour() {
-    local name
-    for name in $(grep -ohE '`(vmm|vfio|devices|boot|tests)/[A-Za-z0-9_./-]+`' README.md ./*/README.md |
+    local name n=0
+    for name in $(grep -ohE '`(vmm|vfio|devices|boot|tests)/[A-Za-z0-9_./-]+`' README.md ./*/README.md tests/*/README.md |
         tr -d '`' | sort -u); do
         [ -e "$name" ] || echo "$name"
+        n=$((n + 1))
     done
     for name in $(grep -ohE '`[a-z][a-z0-9_]+\(\)`' README.md ./*/README.md | tr -d '`()' | sort -u); do
         grep -qE "\b$name\(" ./*/*.[ch] tests/*/*.[ch] || echo "$name()"
+        n=$((n + 1))
+    done
+    [ $n -gt 50 ] || echo "only $n names found"
+}
+
+# Every source file is in the map: the README, or the guide of its folder.
+map() {
+    local f
+    for f in vmm/*.c vfio/*.c devices/*.c boot/*.c; do
+        grep -qsE "(^|[^a-z0-9_])${f##*/}" README.md "${f%/*}/README.md" || echo "$f"
     done
 }
 
 # Every option of the program is in its help, its man page and the README.
 options() {
-    local o page
+    local o page n=0
     page=$(sed 's/\\-/-/g' vmm/minivmm.1)
     for o in $(sed -nE "s/^ +\{('.'|0), \"([a-z-]+)\",.*/\2/p" vmm/options.c); do
         grep -qE -- "--$o\b" README.md || echo "README: --$o"
         grep -qE -- "--$o\b" <<<"$page" || echo "minivmm.1: --$o"
+        n=$((n + 1))
     done
+    [ $n -gt 10 ] || echo "only $n options found in vmm/options.c"
 }
 
 verdict headers-alone "$(headers)"
 verdict include-layers "$(includes)"
 verdict ioctl-places "$(ioctls)"
 verdict readme-tour "$(tour)"
+verdict readme-map "$(map)"
 verdict options-documented "$(options)"

@@ -52,6 +52,14 @@ pidfile_gone() {
     grep -q '^minivmm tiny: signal 15' "$1" || echo "its messages do not have its name"
 }
 
+# The terminal is closed on a VM that was started by nohup: SIGHUP, which it does not hear.
+signal_hangup() {
+    said "$1" ^listening && kill -HUP "$(cat "$1.pid")" && kill -TERM "$(cat "$1.pid")"
+}
+only_signal_15() {
+    grep -q '^minivmm: signal 15: pressed' "$1" || echo "it is not signal 15 that it hears first"
+}
+
 # What minivmm ctl says while guests/ends.c waits for its button, polling the port all the time.
 ctl() { "$MINIVMM" ctl "$LOGS/control" "$@"; }
 polls() { ctl counters | grep -o '"name":"acpi-pm"[^}]*'; }
@@ -75,6 +83,7 @@ control_all() {
         [ "$before" != "$(polls)" ] || echo "it does not go on"
         answers counters '"exits":{"port":'
         answers frobnicate "no such command"
+        [[ $(ctl status 2>&1 >/dev/full) == *"cannot print the answer: No space"* ]] || echo "/dev/full has room"
         answers powerdown '{"return":{}}'
     } >"$1.ctl" 2>&1
 }
@@ -241,10 +250,14 @@ guest reset-cf9 6 ends reset-cf9 --no-reboot
 guest reset-acpi 6 ends reset-acpi --no-reboot
 input=signal_once guest button 0 ends button
 input=signal_once guest button-reset 143 ends button-reset
+input=signal_once guest button-reset-ends 143 ends button-reset --no-reboot
 input=signal_once guest button-unknown 143 ends button-unknown
 input=signal_once guest button-now 143 ends button --stop-timeout 0
 input=signal_once guest button-late 143 ends button-ignored --stop-timeout 1
 input=signal_twice guest button-twice 130 ends button-ignored --stop-timeout 1000
+printf '#!/bin/sh\ntrap "" HUP\nexec "%s" "$@"\n' "$MINIVMM" >"$LOGS/nohup"
+chmod +x "$LOGS/nohup"
+MINIVMM=$LOGS/nohup input=signal_hangup also=only_signal_15 guest button-nohup 0 ends button
 echo 12345 >"$LOGS/pid" # left over
 input=signal_pidfile also=pidfile_gone \
     guest button-pidfile 0 ends button --pidfile "$LOGS/pid" --name tiny

@@ -21,6 +21,7 @@ struct hv;
 struct loop;
 struct mem;
 struct vfio_device;
+struct vfio_dma_limits;
 
 /* A part of a region that may be mapped; page-aligned, ascending, disjoint. */
 struct vfio_area {
@@ -63,11 +64,9 @@ struct vfio_iommu {
 };
 
 struct vfio_iommu_ops {
-    /* Ranges are inclusive. Room for NR at entry; returns how many are valid for IOVAs (0: no
-     * limit known), writing at most NR. PGSIZES: bit mask of page sizes. AVAIL: mappings left.
-     */
-    int (*info)(struct vfio_iommu *iommu, struct vfio_iova_range *range, unsigned nr,
-                uint64_t *pgsizes, uint32_t *avail);
+    /* For vfio_dma_get_limits(): fills in what is known. NR may be more than there is room for,
+     * and PAGE have a bit for each of several sizes. */
+    int (*limits)(struct vfio_iommu *iommu, struct vfio_dma_limits *limits);
     /* [HVA, HVA + SIZE) is FD at FD_OFFSET where the provider wants a descriptor (-1: none). */
     int (*map)(struct vfio_iommu *iommu, uint64_t iova, uint64_t size, void *hva, int fd,
                uint64_t fd_offset);
@@ -190,6 +189,12 @@ struct vfio_dma_text {
     char s[256];
 };
 struct vfio_dma_text vfio_dma_ranges_text(const struct vfio_dma_limits *limits);
+
+/* "16M", "4K", "128": the largest unit that leaves no remainder, as --memory takes it. */
+struct vfio_size_text {
+    char s[24];
+};
+struct vfio_size_text vfio_size_text(uint64_t size);
 
 /*
  * Maps all RAM for the device's DMA, after checking every region against the IOMMU's page

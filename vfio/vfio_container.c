@@ -9,7 +9,6 @@
  * Main thread only, but for mapping and unmapping: any thread.
  */
 #include <errno.h>
-#include <stdlib.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
 
@@ -21,47 +20,42 @@
 
 /* ---- DMA ---- */
 
-static void read_ranges(const struct vfio_iommu_type1_info *info, struct vfio_iova_range *range,
-                        unsigned room, unsigned *nr)
+static void read_ranges(const struct vfio_iommu_type1_info *info,
+                        struct vfio_dma_limits *limits)
 {
     struct vfio_iommu_type1_info_cap_iova_range cap;
     struct vfio_iova_range next;
     uint32_t at = vfio_info_find_cap(info, info->cap_offset,
                                      VFIO_IOMMU_TYPE1_INFO_CAP_IOVA_RANGE, &cap, sizeof(cap));
-    *nr = 0;
     for (uint64_t i = 0; at && i < cap.nr_iovas; i++) {
         if (!vfio_info_read(info, at + sizeof(cap) + i * sizeof(next), &next, sizeof(next)))
             return;
-        if (*nr < room)
-            range[*nr] = next;
-        ++*nr;
+        if (limits->nr < VFIO_IOVA_RANGES_MAX)
+            limits->range[limits->nr] = next;
+        limits->nr++;
     }
 }
 
-static int iommu_info(struct vfio_iommu *iommu, struct vfio_iova_range *range, unsigned nr,
-                      uint64_t *pgsizes, uint32_t *avail)
+static int iommu_limits(struct vfio_iommu *iommu, struct vfio_dma_limits *limits)
 {
     const struct vfio_kernel *kernel = container_of(iommu, struct vfio_kernel, iommu);
-    struct vfio_iommu_type1_info head = {0}, *info;
+    union {
+        struct vfio_iommu_type1_info info;
+        char room[VFIO_KERNEL_ANSWER_MAX];
+    } m = {0};
     struct vfio_iommu_type1_info_dma_avail cap;
-    unsigned found = 0;
-    void *answer;
-
-    int err =
-        vfio_kernel_get_info(kernel->fd, VFIO_IOMMU_GET_INFO, &head, sizeof(head), &answer);
-    if (!answer)
+    int err = vfio_kernel_ask(kernel->fd, VFIO_IOMMU_GET_INFO, sizeof(m.info), &m);
+    if (err)
         return err;
-    info = answer;
-    *pgsizes = info->flags & VFIO_IOMMU_INFO_PGSIZES ? info->iova_pgsizes : 0;
-    *avail = UINT32_MAX;
-    if (info->flags & VFIO_IOMMU_INFO_CAPS) {
-        read_ranges(info, range, nr, &found);
-        if (vfio_info_find_cap(info, info->cap_offset, VFIO_IOMMU_TYPE1_INFO_DMA_AVAIL, &cap,
-                               sizeof(cap)))
-            *avail = cap.avail;
-    }
-    free(answer);
-    return (int)found;
+    if (m.info.flags & VFIO_IOMMU_INFO_PGSIZES)
+        limits->page = m.info.iova_pgsizes;
+    if (!(m.info.flags & VFIO_IOMMU_INFO_CAPS))
+        return 0;
+    read_ranges(&m.info, limits);
+    if (vfio_info_find_cap(&m, m.info.cap_offset, VFIO_IOMMU_TYPE1_INFO_DMA_AVAIL, &cap,
+                           sizeof(cap)))
+        limits->avail = cap.avail;
+    return 0;
 }
 
 /* FD is for providers in another process; the kernel sees our memory. */
@@ -92,7 +86,7 @@ static int iommu_unmap(struct vfio_iommu *iommu, uint64_t iova, uint64_t size)
 }
 
 const struct vfio_iommu_ops vfio_container_ops = {
-    .info = iommu_info,
+    .limits = iommu_limits,
     .map = iommu_map,
     .unmap = iommu_unmap,
 };

@@ -18,15 +18,10 @@
 #include "vmm/mem.h"
 #include "vmm/util.h"
 
-struct size_text {
-    char s[24];
-};
-
-/* In the largest unit that leaves no remainder, as --memory takes it. */
-static struct size_text size_text(uint64_t size)
+struct vfio_size_text vfio_size_text(uint64_t size)
 {
     static const char unit[] = "\0KMGT";
-    struct size_text text;
+    struct vfio_size_text text;
     unsigned i = 0;
     while (i < 4 && size && size % KIB == 0) {
         size /= KIB;
@@ -43,14 +38,12 @@ static uint64_t last(const struct mem_region *r)
 
 int vfio_dma_get_limits(struct vfio_iommu *iommu, struct vfio_dma_limits *limits)
 {
-    uint64_t pgsizes = 0;
-    limits->avail = UINT32_MAX;
-    int nr =
-        iommu->ops->info(iommu, limits->range, VFIO_IOVA_RANGES_MAX, &pgsizes, &limits->avail);
-    limits->page = pgsizes ? pgsizes & -pgsizes : LAYOUT_PAGE_SIZE;
-    /* More ranges than we have room for are the kernel's to check. */
-    limits->nr = nr > 0 && nr <= VFIO_IOVA_RANGES_MAX ? (unsigned)nr : 0;
-    return MIN(nr, 0);
+    *limits = (struct vfio_dma_limits){.avail = UINT32_MAX};
+    int err = iommu->ops->limits(iommu, limits);
+    limits->page = limits->page ? limits->page & -limits->page : LAYOUT_PAGE_SIZE;
+    if (err || limits->nr > VFIO_IOVA_RANGES_MAX)
+        limits->nr = 0; /* more ranges than we have room for are the kernel's to check */
+    return err;
 }
 
 bool vfio_dma_in_range(const struct vfio_dma_limits *limits, uint64_t iova, uint64_t size)
@@ -114,7 +107,7 @@ static int check(struct vfio_iommu *iommu, const struct mem *mem)
             log_error(iommu->name,
                       "cannot map guest memory 0x%" PRIx64 "-0x%" PRIx64
                       " for DMA: the IOMMU's smallest page is %s; give a multiple as --memory",
-                      r->gpa, last(r), size_text(limits.page).s);
+                      r->gpa, last(r), vfio_size_text(limits.page).s);
             return -EINVAL;
         }
     }
@@ -132,8 +125,8 @@ static void map_failed(const struct vfio_iommu *iommu, const struct mem *mem,
             "cannot map guest memory for DMA: RLIMIT_MEMLOCK is %s, %s is needed; raise it "
             "by 'ulimit -l %" PRIu64 "', memlock in /etc/security/limits.conf or "
             "LimitMEMLOCK=%s in the systemd unit",
-            size_text(limit.rlim_cur).s, size_text(mem->size).s, (uint64_t)(mem->size / KIB),
-            size_text(mem->size).s);
+            vfio_size_text(limit.rlim_cur).s, vfio_size_text(mem->size).s,
+            (uint64_t)(mem->size / KIB), vfio_size_text(mem->size).s);
     else
         log_error(iommu->name,
                   "cannot map guest memory 0x%" PRIx64 "-0x%" PRIx64 " for DMA: %s; %s", r->gpa,
@@ -164,7 +157,7 @@ int vfio_dma_map_ram(struct vfio_iommu *iommu, const struct mem *mem)
             return err;
         }
         log_note(iommu->name, "DMA 0x%" PRIx64 "-0x%" PRIx64 " %s", r->gpa, last(r),
-                 size_text(r->size).s);
+                 vfio_size_text(r->size).s);
     }
     return 0;
 }

@@ -1,12 +1,13 @@
 /*
  * vfio_info.c: see vfio_info.h. Offsets and sizes come from a device, its driver or a server:
- * they are checked here, once, so that users of vfio.h need not. Pure functions.
+ * they are checked here, once, so that users of vfio.h need not.
  *
  * VFIO_REGION_INFO_CAP_MSIX_MAPPABLE is ignored: the MSI-X table is never given to the guest.
  */
 #include "vfio/vfio_info.h"
 
 #include <errno.h>
+#include <sys/mman.h>
 
 #include "vmm/layout.h"
 #include "vmm/util.h"
@@ -89,4 +90,16 @@ int vfio_info_region(const void *answer, uint32_t index, struct vfio_region *reg
     if (info->flags & VFIO_REGION_INFO_FLAG_MMAP)
         add_areas(region, info);
     return 0;
+}
+
+int vfio_info_mmap(const struct vfio_region *region, const struct vfio_area *area, int fd,
+                   void *addr)
+{
+    int prot = (region->flags & VFIO_REGION_INFO_FLAG_READ ? PROT_READ : 0) |
+               (region->flags & VFIO_REGION_INFO_FLAG_WRITE ? PROT_WRITE : 0);
+    if (!range_within(area->offset, area->size, region->size))
+        return -EINVAL;
+    void *at = mmap(addr, area->size, prot, MAP_SHARED | MAP_FIXED, fd,
+                    (off_t)(region->offset + area->offset));
+    return at == MAP_FAILED ? -errno : 0;
 }

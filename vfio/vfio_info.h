@@ -15,3 +15,6 @@ uint32_t vfio_info_find_cap(const void *info, uint32_t first, uint16_t id, void 
                             size_t size);
 /* The region in ANSWER, a struct vfio_region_info with what follows. -EIO: impossible. */
 int vfio_info_region(const void *answer, uint32_t index, struct vfio_region *region);
+/* region_mmap of vfio.h, where FD is the region's. */
+int vfio_info_mmap(const struct vfio_region *region, const struct vfio_area *area, int fd,
+                   void *addr);

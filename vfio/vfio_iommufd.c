@@ -26,22 +26,21 @@
 
 /* ---- DMA ---- */
 
-static int iommu_info(struct vfio_iommu *iommu, struct vfio_iova_range *range, unsigned nr,
-                      uint64_t *pgsizes, uint32_t *avail)
+static int iommu_limits(struct vfio_iommu *iommu, struct vfio_dma_limits *limits)
 {
     const struct vfio_kernel *kernel = container_of(iommu, struct vfio_kernel, iommu);
     struct uapi_iommu_ioas_iova_ranges ask = {
         .size = sizeof(ask),
         .ioas_id = kernel->ioas,
-        .num_iovas = nr,
-        .allowed_iovas = (uintptr_t)range,
+        .num_iovas = VFIO_IOVA_RANGES_MAX,
+        .allowed_iovas = (uintptr_t)limits->range,
     };
     /* EMSGSIZE: there are more, and as many as there is room for are filled in. */
     if (ioctl(kernel->fd, UAPI_IOMMU_IOAS_IOVA_RANGES, &ask) < 0 && errno != EMSGSIZE)
         return -errno;
-    *pgsizes = -ask.out_iova_alignment;
-    *avail = UINT32_MAX;
-    return (int)MIN(ask.num_iovas, (uint32_t)INT32_MAX);
+    limits->nr = ask.num_iovas;
+    limits->page = ask.out_iova_alignment;
+    return 0;
 }
 
 /* Without FIXED_IOVA the kernel would choose the address. FD: see vfio_container.c. */
@@ -74,7 +73,7 @@ static int iommu_unmap(struct vfio_iommu *iommu, uint64_t iova, uint64_t size)
 }
 
 const struct vfio_iommu_ops vfio_iommufd_ops = {
-    .info = iommu_info,
+    .limits = iommu_limits,
     .map = iommu_map,
     .unmap = iommu_unmap,
 };
@@ -108,7 +107,6 @@ static void refused(const char *sysfs, const char *name, const char *node, int e
     struct vfio_sysfs_neighbours near;
     char who[160], group[VFIO_NODE_SIZE];
     int number = vfio_sysfs_group(sysfs);
-
     snprintf(group, sizeof(group), "/dev/vfio/%d", number);
     vfio_sysfs_neighbours(number, &near);
     if ((err == -EBUSY || err == -EPERM) && near.in_use[0])

@@ -53,14 +53,14 @@ int vfio_iommufd_attach(struct vfio_kernel *kernel, const char *sysfs, const cha
 
 /* ---- vfio_kernel_dev.c ---- */
 
+#define VFIO_KERNEL_ANSWER_MAX 65536U /* the biggest one worth asking for */
 /*
  * The VFIO calls that answer with a fixed structure and a chain of capabilities: asks again
- * with more room as long as the kernel wants it. HEAD is the question (its argsz is filled in);
- * *OUT, which the caller frees, the answer (NULL when there is none). Its length is at its
+ * with more room as long as the kernel wants it. The first SIZE bytes of M, which has room for
+ * the biggest, are the question (its argsz is filled in), then the answer, its length at its
  * start (argsz).
  */
-int vfio_kernel_get_info(int fd, unsigned long request, const void *head, uint32_t size,
-                         void **out);
+int vfio_kernel_ask(int fd, unsigned long request, uint32_t size, void *m);
 
 /* The device behind FD, which it owns from here on, also when this fails. */
 int vfio_kernel_device_create(struct vfio_kernel *kernel, int fd, const char *name,

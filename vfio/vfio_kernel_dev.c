@@ -12,7 +12,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/ioctl.h>
-#include <sys/mman.h>
 #include <unistd.h>
 
 #include "vfio/vfio_info.h"
@@ -22,7 +21,6 @@
 #include "vmm/uapi.h"
 #include "vmm/util.h"
 
-#define INFO_MAX      (64 * KIB) /* the biggest answer worth asking for */
 #define IRQS_MAX      (PCI_MSIX_FLAGS_QSIZE + 1)
 #define HOT_RESET_MAX 512 /* devices that one reset may affect */
 
@@ -39,30 +37,19 @@ static int fd_of(struct vfio_device *dev)
 
 /* ---- answers with capabilities ---- */
 
-int vfio_kernel_get_info(int fd, unsigned long request, const void *head, uint32_t size,
-                         void **out)
+int vfio_kernel_ask(int fd, unsigned long request, uint32_t size, void *m)
 {
-    uint32_t argsz = size;
-    *out = NULL;
+    uint32_t *argsz = m, room = size;
     /* Three times: a driver may want more for its capabilities once it sees some room. */
-    for (int i = 0; i < 3 && argsz <= INFO_MAX; i++) {
-        uint32_t *info = calloc(1, argsz);
-        if (!info)
-            return -ENOMEM;
-        memcpy(info, head, size);
-        info[0] = argsz;
-        if (ioctl(fd, request, info) < 0) {
-            int err = -errno;
-            free(info);
-            return err;
-        }
-        if (info[0] <= argsz) {
-            info[0] = argsz;
-            *out = info;
+    for (int i = 0; i < 3 && room <= VFIO_KERNEL_ANSWER_MAX; i++) {
+        *argsz = room;
+        if (ioctl(fd, request, m) < 0)
+            return -errno;
+        if (*argsz <= room) {
+            *argsz = room;
             return 0;
         }
-        argsz = info[0];
-        free(info);
+        room = *argsz;
     }
     return -EMSGSIZE;
 }
@@ -71,15 +58,20 @@ int vfio_kernel_get_info(int fd, unsigned long request, const void *head, uint32
 
 static int region_info(struct vfio_device *dev, uint32_t index, struct vfio_region *region)
 {
-    struct vfio_region_info head = {.index = index};
-    void *answer;
-    int err = vfio_kernel_get_info(fd_of(dev), VFIO_DEVICE_GET_REGION_INFO, &head, sizeof(head),
-                                   &answer);
-    if (!answer)
-        return err;
-    err = vfio_info_region(answer, index, region);
-    free(answer);
-    return err;
+    union {
+        struct vfio_region_info info;
+        char room[VFIO_KERNEL_ANSWER_MAX];
+    } m = {.info.index = index};
+    int err = vfio_kernel_ask(fd_of(dev), VFIO_DEVICE_GET_REGION_INFO, sizeof(m.info), &m);
+    return err ? err : vfio_info_region(&m, index, region);
+}
+
+/* Of pread(2) or pwrite(2). */
+static int whole(ssize_t done, size_t len)
+{
+    if (done < 0)
+        return -errno;
+    return (size_t)done == len ? 0 : -EIO;
 }
 
 static int region_read(struct vfio_device *dev, const struct vfio_region *region,
@@ -87,10 +79,7 @@ static int region_read(struct vfio_device *dev, const struct vfio_region *region
 {
     if (!range_within(offset, len, region->size))
         return -EINVAL;
-    ssize_t done = pread(fd_of(dev), data, len, (off_t)(region->offset + offset));
-    if (done < 0)
-        return -errno;
-    return (size_t)done == len ? 0 : -EIO;
+    return whole(pread(fd_of(dev), data, len, (off_t)(region->offset + offset)), len);
 }
 
 static int region_write(struct vfio_device *dev, const struct vfio_region *region,
@@ -98,22 +87,13 @@ static int region_write(struct vfio_device *dev, const struct vfio_region *regio
 {
     if (!range_within(offset, len, region->size))
         return -EINVAL;
-    ssize_t done = pwrite(fd_of(dev), data, len, (off_t)(region->offset + offset));
-    if (done < 0)
-        return -errno;
-    return (size_t)done == len ? 0 : -EIO;
+    return whole(pwrite(fd_of(dev), data, len, (off_t)(region->offset + offset)), len);
 }
 
 static int region_mmap(struct vfio_device *dev, const struct vfio_region *region,
                        const struct vfio_area *area, void *addr)
 {
-    int prot = (region->flags & VFIO_REGION_INFO_FLAG_READ ? PROT_READ : 0) |
-               (region->flags & VFIO_REGION_INFO_FLAG_WRITE ? PROT_WRITE : 0);
-    if (!range_within(area->offset, area->size, region->size))
-        return -EINVAL;
-    void *at = mmap(addr, area->size, prot, MAP_SHARED | MAP_FIXED, fd_of(dev),
-                    (off_t)(region->offset + area->offset));
-    return at == MAP_FAILED ? -errno : 0;
+    return vfio_info_mmap(region, area, fd_of(dev), addr);
 }
 
 /* ---- interrupts ---- */
@@ -158,7 +138,6 @@ static int own_groups(const struct vfio_kernel *kernel,
                       struct vfio_pci_hot_reset *reset)
 {
     char node[VFIO_NODE_SIZE];
-    reset->argsz = sizeof(*reset);
     if (kernel->is_iommufd)
         return affected->flags & UAPI_VFIO_PCI_HOT_RESET_FLAG_DEV_ID_OWNED ? 0 : -ENOTTY;
     for (uint32_t i = 0; i < affected->count; i++) {
@@ -179,28 +158,23 @@ static int own_groups(const struct vfio_kernel *kernel,
 /* A reset of the slot or bus, and so of the card's other functions as well. */
 static int hot_reset(const struct kernel_device *kd)
 {
-    struct vfio_pci_hot_reset_info *affected;
-    struct vfio_pci_hot_reset *reset;
-    size_t size = sizeof(*affected) + HOT_RESET_MAX * sizeof(affected->devices[0]);
-    int err = -ENOMEM;
+    union {
+        struct vfio_pci_hot_reset_info info;
+        char room[sizeof(struct vfio_pci_hot_reset_info) +
+                  HOT_RESET_MAX * sizeof(struct vfio_pci_dependent_device)];
+    } affected = {.info.argsz = sizeof(affected)};
+    union {
+        struct vfio_pci_hot_reset call;
+        char room[sizeof(struct vfio_pci_hot_reset) + HOT_RESET_MAX * sizeof(__s32)];
+    } reset = {.call.argsz = sizeof(reset.call)};
 
-    affected = calloc(1, size);
-    reset = calloc(1, sizeof(*reset) + HOT_RESET_MAX * sizeof(reset->group_fds[0]));
-    if (!affected || !reset)
-        goto out;
-    affected->argsz = (uint32_t)size;
-    if (ioctl(kd->fd, VFIO_DEVICE_GET_PCI_HOT_RESET_INFO, affected) < 0) {
-        err = errno == ENODEV ? -ENOTTY : -errno;
-        goto out;
-    }
-    err = affected->count && affected->count <= HOT_RESET_MAX ? 0 : -EIO;
-    if (!err)
-        err = own_groups(kd->kernel, affected, reset);
-    if (!err && ioctl(kd->fd, VFIO_DEVICE_PCI_HOT_RESET, reset) < 0)
+    if (ioctl(kd->fd, VFIO_DEVICE_GET_PCI_HOT_RESET_INFO, &affected) < 0)
+        return errno == ENODEV ? -ENOTTY : -errno;
+    if (!affected.info.count || affected.info.count > HOT_RESET_MAX)
+        return -EIO;
+    int err = own_groups(kd->kernel, &affected.info, &reset.call);
+    if (!err && ioctl(kd->fd, VFIO_DEVICE_PCI_HOT_RESET, &reset) < 0)
         err = errno == EINVAL ? -ENOTTY : -errno; /* a function has no driver, so nor VFIO's */
-out:
-    free(reset);
-    free(affected);
     return err;
 }
 
@@ -235,7 +209,6 @@ int vfio_kernel_device_create(struct vfio_kernel *kernel, int fd, const char *na
     struct vfio_device_info info = {.argsz = sizeof(info)};
     struct kernel_device *kd = calloc(1, sizeof(*kd));
     int err = -ENOMEM;
-
     if (kd)
         err = ioctl(fd, VFIO_DEVICE_GET_INFO, &info) < 0 ? -errno : 0;
     if (err) {

@@ -25,7 +25,6 @@
 unsigned vfio_line_count(struct vfio_device *dev, uint32_t index, uint32_t *flags)
 {
     struct vfio_irq_info info = {.argsz = sizeof(info), .index = index};
-
     if (index >= dev->irqs || dev->ops->irq_info(dev, index, &info) ||
         !(info.flags & VFIO_IRQ_INFO_EVENTFD))
         return 0;
@@ -50,7 +49,6 @@ static void resampled(void *opaque, uint32_t events)
 {
     const struct vfio_line *line = opaque;
     uint64_t count;
-
     (void)events;
     if (read(line->unmask_fd, &count, sizeof(count)) == sizeof(count))
         set(line, VFIO_IRQ_SET_DATA_NONE | VFIO_IRQ_SET_ACTION_UNMASK, 1, NULL);
@@ -92,7 +90,6 @@ int vfio_line_on(struct vfio_line *line)
 {
     int err = line->hv->ops->irqfd_add(line->hv, line->fd, line->gsi,
                                        line->level ? line->unmask_fd : -1);
-
     if (err)
         return err;
     line->on = true;
@@ -106,7 +103,6 @@ int vfio_line_on(struct vfio_line *line)
 void vfio_line_off(struct vfio_line *line)
 {
     const int none = -1;
-
     if (!line->on)
         return;
     if (line->level && !line->by_hand)

@@ -14,7 +14,6 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/random.h>
 
 #include "vfio/vfio_sysfs.h"
 #include "vmm/log.h"
@@ -162,20 +161,6 @@ int vfio_name_find(const char *name, vfio_name_filter *free, const void *opaque,
 
 /* ---- mediated devices ---- */
 
-/* RFC 9562, 5.4: UUID Version 4. */
-static int make_uuid(char *text, size_t size)
-{
-    uint8_t b[16];
-    if (getrandom(b, sizeof(b), 0) != sizeof(b))
-        return -errno;
-    b[6] = (uint8_t)((b[6] & 0x0f) | 0x40);
-    b[8] = (uint8_t)((b[8] & 0x3f) | 0x80);
-    snprintf(text, size, "%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x",
-             b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7], b[8], b[9], b[10], b[11], b[12],
-             b[13], b[14], b[15]);
-    return 0;
-}
-
 int vfio_mdev_create(const char *name, struct vfio_path *out)
 {
     char parent[256], uuid[40];
@@ -195,9 +180,8 @@ int vfio_mdev_create(const char *name, struct vfio_path *out)
         return err;
     size_t len = strlen(dir.text);
     snprintf(dir.text + len, sizeof(dir.text) - len, "/mdev_supported_types/%s", type);
-    err = make_uuid(uuid, sizeof(uuid));
-    if (!err)
-        err = vfio_sysfs_write(dir.text, "create", uuid);
+    vfio_sysfs_line("/proc/sys/kernel/random", "uuid", uuid, sizeof(uuid));
+    err = vfio_sysfs_write(dir.text, "create", uuid);
     if (err)
         log_error(name,
                   "cannot make mediated device: %s; run as root, and see that %s is there and "

@@ -152,7 +152,6 @@ static void map_chunk(struct vfio_p2p *p2p, struct p2p_bar *bar)
     const struct vfio_view *view = bar->view;
     struct vfio_area piece;
     int err = -ERANGE;
-
     if (next_piece(bar, bar->done, &piece) &&
         vfio_dma_in_range(&p2p->limits, view->addr, view->region.size)) {
         p2p->busy = bar;
@@ -187,7 +186,6 @@ static struct p2p_bar *next_bar(const struct vfio_p2p *p2p)
 static void *work(void *opaque)
 {
     struct vfio_p2p *p2p = opaque;
-
     pthread_mutex_lock(&p2p->lock);
     while (!p2p->stop) {
         struct p2p_bar *bar = next_bar(p2p);
@@ -209,7 +207,6 @@ int vfio_p2p_create(struct vfio_p2p **out, struct vfio_iommu *iommu, int64_t set
 {
     struct vfio_p2p *p2p = calloc(1, sizeof(*p2p));
     pthread_condattr_t monotonic;
-
     if (!p2p)
         return -ENOMEM;
     p2p->iommu = iommu;

@@ -31,7 +31,6 @@ static const struct pci_dev_ops vfio_pci_ops = {
 static int find_config(struct vfio_pci *pci)
 {
     const struct vfio_device *vdev = pci->vdev;
-
     if (!(vdev->flags & VFIO_DEVICE_FLAGS_PCI) ||
         vdev->regions <= VFIO_PCI_CONFIG_REGION_INDEX) {
         log_error(vdev->name, "cannot pass through the device: it is not a PCI device");
@@ -48,7 +47,6 @@ static int find_config(struct vfio_pci *pci)
 static int reset_device(struct vfio_pci *pci)
 {
     int err = pci->wiring.reset ? pci->vdev->ops->reset(pci->vdev) : 0;
-
     if (err == -ENOTTY)
         log_note(pci->vdev->name,
                  "the device keeps its state from before: it has no reset of its own, and that "
@@ -60,7 +58,7 @@ static int reset_device(struct vfio_pci *pci)
                   strerror(-err));
         return err;
     }
-    if (!vfio_pci_alive(pci)) {
+    if (vfio_pci_hw_read(pci, PCI_VENDOR_ID, 2) == 0xffff) {
         log_error(pci->vdev->name, "cannot use the device: it does not answer; it may need a "
                                    "reboot of the host");
         return -EIO;
@@ -78,7 +76,6 @@ static void silence(struct vfio_pci *pci)
 static void on_lost(void *opaque)
 {
     struct vfio_pci *pci = opaque;
-
     pthread_mutex_lock(&pci->wiring.bus->lock);
     silence(pci);
     pthread_mutex_unlock(&pci->wiring.bus->lock);
@@ -87,7 +84,6 @@ static void on_lost(void *opaque)
 static struct vfio_pci *alloc(struct vfio_device *dev, const struct vfio_pci_config *config)
 {
     struct vfio_pci *pci = calloc(1, sizeof(*pci));
-
     if (!pci)
         return NULL;
     pci->vdev = dev;
@@ -109,7 +105,9 @@ static int set_up(struct vfio_pci *pci)
     int err = find_config(pci);
     if (err)
         return err;
-    vfio_pci_identify(pci);
+    pci->vendor = (uint16_t)vfio_pci_hw_read(pci, PCI_VENDOR_ID, 2);
+    pci->device = (uint16_t)vfio_pci_hw_read(pci, PCI_DEVICE_ID, 2);
+    pci->class = (uint16_t)vfio_pci_hw_read(pci, PCI_CLASS_DEVICE, 2);
     vfio_pci_quirks_warn(pci);
     vfio_pci_calm(pci);
     if (!pci->wiring.reset)
@@ -120,7 +118,7 @@ static int set_up(struct vfio_pci *pci)
         err = vfio_pci_config_read_all(pci);
     if (err)
         return err;
-    vfio_pci_write_register(pci, PCI_COMMAND, 0);
+    vfio_pci_hw_write(pci, PCI_COMMAND, 2, 0);
     err = vfio_pci_bars_probe(pci);
     if (!err)
         err = vfio_pci_config_init(pci);
@@ -146,7 +144,6 @@ int vfio_pci_create(struct vfio_pci **out, struct vfio_device *dev,
                     const struct vfio_pci_config *config)
 {
     struct vfio_pci *pci = alloc(dev, config);
-
     if (!pci) {
         log_error(dev->name, "cannot pass through the device: %s", strerror(ENOMEM));
         dev->ops->close(dev);
@@ -169,7 +166,7 @@ void vfio_pci_destroy(struct vfio_pci *pci)
         pci_bus_remove(pci->wiring.bus, &pci->dev);
     vfio_pci_irq_fini(pci);
     vfio_pci_vga_fini(pci);
-    vfio_pci_write_register(pci, PCI_COMMAND, 0); /* no DMA while memory is unmapped */
+    vfio_pci_hw_write(pci, PCI_COMMAND, 2, 0); /* no DMA while memory is unmapped */
     if (pci->on_bus && pci->wiring.reset)
         pci->vdev->ops->reset(pci->vdev);
     vfio_pci_bars_fini(pci);
@@ -185,7 +182,7 @@ static int start_again(struct vfio_pci *pci)
 {
     vfio_pci_calm(pci);
     int err = reset_device(pci);
-    vfio_pci_write_register(pci, PCI_COMMAND, 0); /* the kernel restores what was before */
+    vfio_pci_hw_write(pci, PCI_COMMAND, 2, 0); /* the kernel restores what was before */
     vfio_pci_config_reset(pci);
     return err ? err : vfio_pci_irq_resume(pci);
 }
@@ -194,18 +191,12 @@ static int start_again(struct vfio_pci *pci)
 int vfio_pci_reset(struct vfio_pci *pci)
 {
     int err = 0;
-
     pthread_mutex_lock(&pci->wiring.bus->lock);
     silence(pci);
     if (!vfio_pci_is_lost(pci))
         err = start_again(pci);
     pthread_mutex_unlock(&pci->wiring.bus->lock);
     return vfio_pci_is_lost(pci) ? 0 : err;
-}
-
-bool vfio_pci_drop_slots(struct vfio_pci *pci)
-{
-    return vfio_pci_slots_drop(pci);
 }
 
 void vfio_pci_describe(const struct vfio_pci *pci)

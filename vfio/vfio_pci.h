@@ -42,8 +42,8 @@ void vfio_pci_destroy(struct vfio_pci *pci);
 /* For a guest reset, every vCPU paused: interrupts off, BARs unmapped, device reset, the
  * configuration space as at the start. */
 int vfio_pci_reset(struct vfio_pci *pci);
-/* Removes the BARs' memory slots after KVM_RUN failed on one; accesses then trap and read all
- * ones. From a vCPU thread. True when there was one to remove. */
+/* Removes the BARs' memory slots, as after KVM_RUN failed on one; accesses then trap and read
+ * all ones. Any thread. True when there was one to remove. */
 bool vfio_pci_drop_slots(struct vfio_pci *pci);
 /* Logs one note per BAR, and the interrupts. */
 void vfio_pci_describe(const struct vfio_pci *pci);

@@ -9,8 +9,6 @@
  */
 #include <errno.h>
 #include <inttypes.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "vfio/vfio_p2p.h"
@@ -35,7 +33,6 @@ static uint32_t bar_flags(uint32_t reg)
 static uint64_t bar_size(uint64_t region_size, unsigned bar, uint32_t flags)
 {
     uint64_t size = (flags & PCI_BASE_ADDRESS_SPACE_IO) ? 4 : 16;
-
     if (bar == PCI_BAR_ROM)
         size = 2 * KIB;
     while (size && size < region_size)
@@ -47,7 +44,6 @@ static uint64_t bar_size(uint64_t region_size, unsigned bar, uint32_t flags)
 static bool wants_mmap(const struct vfio_pci *pci, unsigned bar, uint32_t flags)
 {
     const struct vfio_region *region = &pci->bar[bar].view.region;
-
     return pci->wiring.mmap && bar != PCI_BAR_ROM && !(flags & PCI_BASE_ADDRESS_SPACE_IO) &&
            region->flags & VFIO_REGION_INFO_FLAG_MMAP && region->size >= LAYOUT_PAGE_SIZE;
 }
@@ -57,7 +53,6 @@ static int probe_bar(struct vfio_pci *pci, unsigned i, uint32_t flags)
     uint64_t region_size = pci->bar[i].view.region.size;
     uint64_t size = bar_size(region_size, i, flags);
     int err = region_size ? pci_dev_set_bar(&pci->dev, i, size, flags) : 0;
-
     if (err)
         log_error(pci->dev.name, "cannot set up BAR%u of 0x%" PRIx64 " bytes: %s", i,
                   region_size, strerror(-err));
@@ -68,7 +63,6 @@ static int probe_bar(struct vfio_pci *pci, unsigned i, uint32_t flags)
 static int probe_rom(struct vfio_pci *pci)
 {
     int err = 0;
-
     if (pci->wiring.rom_off)
         pci->rom.size = 0;
     else if (pci->wiring.rom && pci->wiring.rom[0])
@@ -82,7 +76,6 @@ static int probe_rom(struct vfio_pci *pci)
 int vfio_pci_bars_probe(struct vfio_pci *pci)
 {
     bool upper = false; /* half of the BAR before */
-
     for (unsigned i = 0; i < PCI_BARS; i++) {
         struct vfio_pci_bar *bar = &pci->bar[i];
         bool rom = i == PCI_BAR_ROM;
@@ -121,7 +114,6 @@ int vfio_pci_bars_probe(struct vfio_pci *pci)
 static void exclude(struct vfio_region *region, uint64_t start, uint64_t end)
 {
     const struct vfio_region old = *region;
-
     region->areas = 0;
     for (unsigned i = 0; i < old.areas; i++) {
         uint64_t first = old.area[i].offset, last = first + old.area[i].size;
@@ -156,7 +148,6 @@ void vfio_pci_bars_fini(struct vfio_pci *pci)
 static int add_slots(struct vfio_pci *pci, struct vfio_view *view)
 {
     int err = vfio_view_add_slots(view);
-
     if (view->direct)
         vfio_p2p_add(pci->wiring.p2p, view);
     return err;
@@ -168,10 +159,9 @@ static bool remove_slots(struct vfio_pci *pci, struct vfio_view *view)
     return vfio_view_remove_slots(view);
 }
 
-bool vfio_pci_slots_drop(struct vfio_pci *pci)
+bool vfio_pci_drop_slots(struct vfio_pci *pci)
 {
     bool any = false;
-
     pthread_mutex_lock(&pci->lock);
     for (unsigned i = 0; i < PCI_BARS; i++)
         any |= remove_slots(pci, &pci->bar[i].view);
@@ -179,7 +169,7 @@ bool vfio_pci_slots_drop(struct vfio_pci *pci)
     return any;
 }
 
-void vfio_pci_slots_restore(struct vfio_pci *pci)
+void vfio_pci_restore_slots(struct vfio_pci *pci)
 {
     pthread_mutex_lock(&pci->lock);
     for (unsigned i = 0; i < PCI_BARS; i++)
@@ -194,7 +184,6 @@ static const struct vfio_pci_trap *find_trap(const struct vfio_pci_bar *bar, uin
                                              unsigned size)
 {
     const struct vfio_pci *pci = bar->pci;
-
     for (unsigned i = 0; i < pci->traps; i++) {
         const struct vfio_pci_trap *trap = &pci->trap[i];
         if (trap->bar == bar->view.region.index && offset >= trap->start &&
@@ -209,38 +198,25 @@ static uint64_t bar_read(void *opaque, uint64_t offset, unsigned size)
     struct vfio_pci_bar *bar = opaque;
     struct vfio_pci *pci = bar->pci;
     const struct vfio_pci_trap *trap = find_trap(bar, offset, size);
-
     if (vfio_pci_is_lost(pci))
         return all_ones(size);
     if (bar->view.region.index == PCI_BAR_ROM)
         return vfio_pci_rom_read(pci, offset, size);
     if (!trap)
         return vfio_view_read(&bar->view, offset, size);
-    if (!trap->unlocked)
-        pthread_mutex_lock(&pci->lock);
-    uint64_t value = trap->read(pci, trap, (uint32_t)(offset - trap->start), size);
-    if (!trap->unlocked)
-        pthread_mutex_unlock(&pci->lock);
-    return value;
+    return trap->read(pci, trap, (uint32_t)(offset - trap->start), size);
 }
 
 static void bar_write(void *opaque, uint64_t offset, unsigned size, uint64_t value)
 {
     struct vfio_pci_bar *bar = opaque;
-    struct vfio_pci *pci = bar->pci;
     const struct vfio_pci_trap *trap = find_trap(bar, offset, size);
-
     if (bar->view.region.index == PCI_BAR_ROM)
         return;
-    if (!trap) {
+    if (!trap)
         vfio_view_write(&bar->view, offset, size, value);
-        return;
-    }
-    if (!trap->unlocked)
-        pthread_mutex_lock(&pci->lock);
-    trap->write(pci, trap, (uint32_t)(offset - trap->start), size, value);
-    if (!trap->unlocked)
-        pthread_mutex_unlock(&pci->lock);
+    else if (trap->write)
+        trap->write(bar->pci, trap, (uint32_t)(offset - trap->start), size, value);
 }
 
 static const struct bus_ops bar_ops = {.read = bar_read, .write = bar_write};
@@ -249,9 +225,7 @@ static const struct bus_ops bar_ops = {.read = bar_read, .write = bar_write};
 
 static struct bus *bar_bus(const struct vfio_pci *pci, unsigned bar)
 {
-    bool io = pci->dev.bar[bar].flags & PCI_BASE_ADDRESS_SPACE_IO;
-
-    return io ? pci->wiring.bus->pio : pci->wiring.bus->mmio;
+    return vfio_pci_bus(pci, pci->dev.bar[bar].flags & PCI_BASE_ADDRESS_SPACE_IO);
 }
 
 int vfio_pci_bar_map(struct pci_dev *dev, unsigned bar, uint64_t addr)
@@ -277,7 +251,6 @@ void vfio_pci_bar_unmap(struct pci_dev *dev, unsigned bar)
 {
     struct vfio_pci *pci = to_vfio_pci(dev);
     struct vfio_pci_bar *b = &pci->bar[bar];
-
     pthread_mutex_lock(&pci->lock);
     remove_slots(pci, &b->view);
     b->mapped = false;
@@ -291,7 +264,6 @@ void vfio_pci_bar_unmap(struct pci_dev *dev, unsigned bar)
 static const char *trap_label(const struct vfio_view *view, uint64_t start, uint64_t end)
 {
     const struct vfio_pci *pci = container_of(view, struct vfio_pci_bar, view)->pci;
-
     for (unsigned i = 0; i < pci->traps; i++) {
         const struct vfio_pci_trap *trap = &pci->trap[i];
         if (trap->bar == view->region.index && trap->start < end &&
@@ -301,32 +273,13 @@ static const char *trap_label(const struct vfio_view *view, uint64_t start, uint
     return NULL;
 }
 
-static void print_bar(FILE *f, const struct vfio_pci *pci, unsigned i)
-{
-    const struct pci_bar *bar = &pci->dev.bar[i];
-
-    if (i == PCI_BAR_ROM)
-        fputs("ROM", f);
-    else
-        fprintf(f, "BAR%u%s", i, (bar->flags & PCI_BASE_ADDRESS_SPACE_IO) ? " I/O" : "");
-    fprintf(f, " 0x%" PRIx64, pci_bar_value(&pci->dev, i));
-    vfio_view_print_size(f, bar->size);
-    if (i != PCI_BAR_ROM)
-        vfio_view_print_access(f, &pci->bar[i].view, trap_label);
-}
-
 void vfio_pci_bars_describe(const struct vfio_pci *pci)
 {
     for (unsigned i = 0; i < PCI_BARS; i++) {
-        char *line = NULL;
-        size_t size;
-        FILE *f = pci->dev.bar[i].size ? open_memstream(&line, &size) : NULL;
-
-        if (!f)
-            continue;
-        print_bar(f, pci, i);
-        if (fclose(f) == 0)
-            log_note(pci->dev.name, "%s", line);
-        free(line);
+        uint64_t addr = pci_bar_value(&pci->dev, i), size = pci->dev.bar[i].size;
+        if (size && i != PCI_BAR_ROM)
+            vfio_view_describe(&pci->bar[i].view, addr, size, trap_label);
+        else if (size)
+            log_note(pci->dev.name, "ROM 0x%" PRIx64 " %s", addr, vfio_size_text(size).s);
     }
 }

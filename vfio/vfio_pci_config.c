@@ -88,21 +88,19 @@ static const struct cap_rule shown_ext_caps[] = {
 
 /* ---- access to the device ---- */
 
-static uint32_t hw_read(struct vfio_pci *pci, unsigned offset, unsigned size)
+uint32_t vfio_pci_hw_read(struct vfio_pci *pci, unsigned offset, unsigned size)
 {
     uint8_t bytes[4];
-
     if (!range_within(offset, size, pci->config.size) ||
         pci->vdev->ops->region_read(pci->vdev, &pci->config, offset, bytes, size))
         return (uint32_t)all_ones(size);
     return (uint32_t)get_le(bytes, size);
 }
 
-static void hw_write(struct vfio_pci *pci, unsigned offset, unsigned size, uint32_t value)
+void vfio_pci_hw_write(struct vfio_pci *pci, unsigned offset, unsigned size, uint32_t value)
 {
     uint8_t bytes[4];
     int err = -ERANGE;
-
     put_le(bytes, size, value);
     if (range_within(offset, size, pci->config.size))
         err = pci->vdev->ops->region_write(pci->vdev, &pci->config, offset, bytes, size);
@@ -111,22 +109,14 @@ static void hw_write(struct vfio_pci *pci, unsigned offset, unsigned size, uint3
                   strerror(-err));
 }
 
-void vfio_pci_identify(struct vfio_pci *pci)
-{
-    pci->vendor = (uint16_t)hw_read(pci, PCI_VENDOR_ID, 2);
-    pci->device = (uint16_t)hw_read(pci, PCI_DEVICE_ID, 2);
-    pci->class = (uint16_t)hw_read(pci, PCI_CLASS_DEVICE, 2);
-}
-
 /* Where the device has a capability; 0: nowhere. */
 static unsigned find_cap(struct vfio_pci *pci, uint8_t id)
 {
     unsigned pos = 0;
-
-    if (hw_read(pci, PCI_STATUS, 2) & PCI_STATUS_CAP_LIST)
-        pos = hw_read(pci, PCI_CAPABILITY_LIST, 1) & ~3U;
+    if (vfio_pci_hw_read(pci, PCI_STATUS, 2) & PCI_STATUS_CAP_LIST)
+        pos = vfio_pci_hw_read(pci, PCI_CAPABILITY_LIST, 1) & ~3U;
     for (unsigned i = 0; i < CAPS_MAX && pos >= PCI_STD_HEADER_SIZEOF; i++) {
-        uint32_t header = hw_read(pci, pos, 2);
+        uint32_t header = vfio_pci_hw_read(pci, pos, 2);
         if ((header & 0xff) == id)
             return pos;
         pos = header >> 8 & ~3U;
@@ -143,23 +133,12 @@ void vfio_pci_calm(struct vfio_pci *pci)
 {
     const struct timespec delay = {.tv_nsec = 10 * 1000 * 1000};
     unsigned pm = find_cap(pci, PCI_CAP_ID_PM);
-    uint32_t state = pm ? hw_read(pci, pm + PCI_PM_CTRL, 2) : 0;
-
-    hw_write(pci, PCI_COMMAND, 2, 0);
+    uint32_t state = pm ? vfio_pci_hw_read(pci, pm + PCI_PM_CTRL, 2) : 0;
+    vfio_pci_hw_write(pci, PCI_COMMAND, 2, 0);
     if (!(state & PCI_PM_CTRL_STATE_MASK) || state == 0xffff)
         return;
-    hw_write(pci, pm + PCI_PM_CTRL, 2, 0); /* D0, no wake-up events */
+    vfio_pci_hw_write(pci, pm + PCI_PM_CTRL, 2, 0); /* D0, no wake-up events */
     nanosleep(&delay, NULL);
-}
-
-bool vfio_pci_alive(struct vfio_pci *pci)
-{
-    return hw_read(pci, PCI_VENDOR_ID, 2) != 0xffff;
-}
-
-void vfio_pci_write_register(struct vfio_pci *pci, unsigned offset, uint16_t value)
-{
-    hw_write(pci, offset, 2, value);
 }
 
 int vfio_pci_config_read_all(struct vfio_pci *pci)
@@ -169,7 +148,7 @@ int vfio_pci_config_read_all(struct vfio_pci *pci)
     else if (pci->config.size > 256)
         pci->config.size = 256;
     for (unsigned i = 0; i < PCI_CFG_SPACE_SIZE; i += 4)
-        put_le32(pci->dev.config + i, hw_read(pci, i, 4));
+        put_le32(pci->dev.config + i, vfio_pci_hw_read(pci, i, 4));
     uint8_t type = pci->dev.config[PCI_HEADER_TYPE] & 0x7f;
     if (type != PCI_HEADER_TYPE_NORMAL) {
         log_error(pci->dev.name,
@@ -189,20 +168,23 @@ void vfio_pci_emulate(struct vfio_pci *pci, unsigned pos, unsigned len)
     memset(pci->dev.wmask + pos, 0, len);
 }
 
+/* Only the first of several counts. */
+static bool note(unsigned *at, unsigned pos, unsigned size)
+{
+    if (*at || pos + size > PCI_CFG_SPACE_SIZE)
+        return false;
+    *at = pos;
+    return true;
+}
+
 static bool setup_pm(struct vfio_pci *pci, unsigned pos)
 {
-    if (pci->pm || pos + PCI_PM_SIZEOF > PCI_CFG_SPACE_SIZE)
-        return false;
-    pci->pm = pos;
-    return true;
+    return note(&pci->pm, pos, PCI_PM_SIZEOF);
 }
 
 static bool setup_af(struct vfio_pci *pci, unsigned pos)
 {
-    if (pci->af || pos + PCI_CAP_AF_SIZEOF > PCI_CFG_SPACE_SIZE)
-        return false;
-    pci->af = pos;
-    return true;
+    return note(&pci->af, pos, PCI_CAP_AF_SIZEOF);
 }
 
 /*
@@ -214,10 +196,8 @@ static bool setup_af(struct vfio_pci *pci, unsigned pos)
 static bool setup_exp(struct vfio_pci *pci, unsigned pos)
 {
     uint8_t *cap = pci->dev.config + pos;
-
-    if (pci->exp || pos + PCI_CAP_EXP_ENDPOINT_SIZEOF_V1 > PCI_CFG_SPACE_SIZE)
+    if (!note(&pci->exp, pos, PCI_CAP_EXP_ENDPOINT_SIZEOF_V1))
         return false;
-    pci->exp = pos;
     uint16_t flags = get_le16(cap + PCI_EXP_FLAGS);
     flags &= (uint16_t) ~(PCI_EXP_FLAGS_TYPE | PCI_EXP_FLAGS_SLOT);
     put_le16(cap + PCI_EXP_FLAGS, (uint16_t)(flags | PCI_EXP_TYPE_RC_END << 4));
@@ -251,7 +231,6 @@ static int add_clique(struct vfio_pci *pci, uint8_t *link, uint64_t taken)
     static const uint8_t place[] = {0xc8, 0xd4};
     const uint8_t cap[] = {
         PCI_CAP_ID_VNDR, 0, 8, 'P', '2', 'P', (uint8_t)(pci->wiring.clique << 3), 0};
-
     if (pci->vendor != VFIO_PCI_NVIDIA || pci->class >> 8 != VFIO_PCI_BASE_DISPLAY) {
         log_error(
             pci->dev.name,
@@ -313,9 +292,8 @@ static void relink_ext_caps(struct vfio_pci *pci)
     bool seen[PCI_CONFIG_SIZE / 4] = {false};
     uint8_t *config = pci->dev.config;
     unsigned pos = PCI_CFG_SPACE_SIZE, link = 0;
-
     while (pos >= PCI_CFG_SPACE_SIZE && !seen[pos / 4]) {
-        uint32_t header = hw_read(pci, pos, 4);
+        uint32_t header = vfio_pci_hw_read(pci, pos, 4);
         unsigned next = PCI_EXT_CAP_NEXT(header);
 
         if (!header || header == UINT32_MAX)
@@ -337,7 +315,6 @@ static void relink_ext_caps(struct vfio_pci *pci)
 int vfio_pci_config_init(struct vfio_pci *pci)
 {
     uint8_t *config = pci->dev.config;
-
     for (size_t i = 0; i < ARRAY_SIZE(emulated_header); i++)
         memset(pci->emulated + emulated_header[i].offset, 0xff, emulated_header[i].size);
     pci->dev.wmask[PCI_INTERRUPT_LINE] = 0xff;
@@ -362,26 +339,24 @@ uint32_t vfio_pci_config_read(struct pci_dev *dev, unsigned offset, unsigned siz
 {
     struct vfio_pci *pci = to_vfio_pci(dev);
     uint32_t emulated = (uint32_t)get_le(pci->emulated + offset, size);
-
     if (vfio_pci_is_lost(pci))
         return (uint32_t)all_ones(size);
     vfio_pci_irq_config_read(pci, offset, size);
     uint32_t value = pci_config_read(dev, offset, size);
     if (emulated == all_ones(size))
         return value;
-    return (hw_read(pci, offset, size) & ~emulated) | (value & emulated);
+    return (vfio_pci_hw_read(pci, offset, size) & ~emulated) | (value & emulated);
 }
 
 /* The device's part of a write. Bits beside it that are emulated get what they have. */
 static void pass_write(struct vfio_pci *pci, unsigned offset, unsigned size, uint32_t value)
 {
     uint32_t emulated = (uint32_t)get_le(pci->emulated + offset, size);
-
     if (emulated == all_ones(size))
         return;
     if (emulated)
-        value = (value & ~emulated) | (hw_read(pci, offset, size) & emulated);
-    hw_write(pci, offset, size, value);
+        value = (value & ~emulated) | (vfio_pci_hw_read(pci, offset, size) & emulated);
+    vfio_pci_hw_write(pci, offset, size, value);
 }
 
 /* The byte that a write puts at REG, or -1 when it does not reach there. */
@@ -398,7 +373,6 @@ static bool resets_function(const struct vfio_pci *pci, unsigned offset, unsigne
 {
     int devctl = byte_written(pci->exp + PCI_EXP_DEVCTL + 1, offset, size, value);
     int af = byte_written(pci->af + PCI_AF_CTRL, offset, size, value);
-
     return (pci->exp && devctl >= 0 && devctl & PCI_EXP_DEVCTL_BCR_FLR >> 8) ||
            (pci->af && af >= 0 && af & PCI_AF_CTRL_FLR);
 }
@@ -423,7 +397,7 @@ void vfio_pci_config_write(struct pci_dev *dev, unsigned offset, unsigned size, 
     bool interrupted = sleep != pci->asleep || reset;
     pci->asleep = sleep;
     if (interrupted)
-        vfio_pci_slots_drop(pci);
+        vfio_pci_drop_slots(pci);
     if (command >= 0 && !(command & PCI_COMMAND_MEMORY)) {
         pci_config_write(dev, offset, size, value); /* unmaps the BARs */
         pass_write(pci, offset, size, value);
@@ -434,6 +408,6 @@ void vfio_pci_config_write(struct pci_dev *dev, unsigned offset, unsigned size, 
     if (reset)
         vfio_pci_quirks_reset(pci);
     if (interrupted && !pci->asleep)
-        vfio_pci_slots_restore(pci);
+        vfio_pci_restore_slots(pci);
     vfio_pci_irq_config_written(pci, offset, size);
 }

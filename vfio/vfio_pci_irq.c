@@ -10,8 +10,8 @@
  * What the guest does with the MSI and MSI-X enable bits is carried out by that call alone, so
  * their capabilities are emulated and never written to the device.
  *
- * Everything here runs under vfio_pci.lock, or before and after the guest runs; the events run
- * in the main loop.
+ * Everything here runs under vfio_pci.lock, which the traps take, or before and after the guest
+ * runs; the events run in the main loop.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -35,13 +35,6 @@ static int set_irqs(struct vfio_pci *pci, uint32_t index, uint32_t flags, unsign
     return pci->vdev->ops->irq_set(pci->vdev, index, flags, start, count, fds);
 }
 
-static void close_fd(int *fd)
-{
-    if (*fd >= 0)
-        close(*fd);
-    *fd = -1;
-}
-
 /* ---- INTx ---- */
 
 static void intx_off(struct vfio_pci *pci)
@@ -50,31 +43,25 @@ static void intx_off(struct vfio_pci *pci)
     pci->active = VFIO_PCI_IRQ_NONE;
 }
 
-static int intx_on(struct vfio_pci *pci)
-{
-    int err = vfio_line_on(&pci->intx);
-
-    if (!err)
-        pci->active = VFIO_PCI_INTX_IRQ_INDEX;
-    return err;
-}
-
 /* INTx follows COMMAND, and gives way to MSI and MSI-X. */
 static int intx_update(struct vfio_pci *pci)
 {
     bool on = pci->active == VFIO_PCI_INTX_IRQ_INDEX;
     bool want = pci->pin && !pci->quiet && (on || pci->active == VFIO_PCI_IRQ_NONE) &&
                 !(get_le16(pci->dev.config + PCI_COMMAND) & PCI_COMMAND_INTX_DISABLE);
-
     if (on && !want)
         intx_off(pci);
-    return want && !on ? intx_on(pci) : 0;
+    if (on || !want)
+        return 0;
+    int err = vfio_line_on(&pci->intx);
+    if (!err)
+        pci->active = VFIO_PCI_INTX_IRQ_INDEX;
+    return err;
 }
 
 static void intx_follow(struct vfio_pci *pci)
 {
     int err = intx_update(pci);
-
     if (err && log_limit(&pci->complaints))
         log_error(pci->dev.name, "cannot switch INTx on: %s", strerror(-err));
 }
@@ -83,7 +70,6 @@ static int intx_init(struct vfio_pci *pci)
 {
     uint8_t *pin = &pci->dev.config[PCI_INTERRUPT_PIN];
     uint32_t flags = 0;
-
     if (*pin > 4 || !vfio_line_count(pci->vdev, VFIO_PCI_INTX_IRQ_INDEX, &flags))
         *pin = 0;
     pci->pin = *pin;
@@ -123,7 +109,6 @@ static const char *vectors_name(const struct vfio_pci_vectors *v)
 static int vectors_arm(struct vfio_pci_vectors *v, unsigned nr)
 {
     int n = set_irqs(v->pci, v->index, TRIGGER_FD, 0, nr, v->fd);
-
     v->armed = 0;
     if (n > 0 && (unsigned)n < nr) {
         if (log_limit(&v->pci->complaints))
@@ -149,7 +134,6 @@ static int vectors_arm(struct vfio_pci_vectors *v, unsigned nr)
 static int vectors_rearm(struct vfio_pci_vectors *v, unsigned nr)
 {
     unsigned live = v->armed;
-
     if (live)
         set_irqs(v->pci, v->index, TRIGGER_NONE, 0, 0, NULL);
     int err = vectors_arm(v, MAX(nr, live));
@@ -165,7 +149,6 @@ static int vectors_bind(void *opaque, unsigned start, unsigned count, const int 
 {
     struct vfio_pci_vectors *v = opaque;
     unsigned end = start + count;
-
     if (v->pci->active != v->index)
         return -EBUSY;
     if (!range_within(start, count, v->msi.nr))
@@ -192,7 +175,6 @@ static int vectors_enable(void *opaque)
     struct vfio_pci_vectors *v = opaque;
     struct vfio_pci *pci = v->pci;
     int err = 0;
-
     if (pci->active == VFIO_PCI_INTX_IRQ_INDEX)
         intx_off(pci);
     if (pci->active != VFIO_PCI_IRQ_NONE)
@@ -211,7 +193,6 @@ static void vectors_disable(void *opaque)
 {
     struct vfio_pci_vectors *v = opaque;
     struct vfio_pci *pci = v->pci;
-
     if (pci->active != v->index)
         return;
     if (v->armed)
@@ -234,7 +215,6 @@ static bool vectors_init(struct vfio_pci *pci, struct vfio_pci_vectors *v, uint3
                          unsigned nr)
 {
     bool msix = index == VFIO_PCI_MSIX_IRQ_INDEX;
-
     v->pci = pci;
     v->index = index;
     v->fd = malloc(nr * sizeof(*v->fd));
@@ -261,7 +241,6 @@ static void vectors_fini(struct vfio_pci_vectors *v)
 static unsigned msi_cap_len(uint16_t flags)
 {
     bool wide = flags & PCI_MSI_FLAGS_64BIT;
-
     if (flags & PCI_MSI_FLAGS_MASKBIT)
         return (wide ? PCI_MSI_PENDING_64 : PCI_MSI_PENDING_32) + 4;
     return (wide ? PCI_MSI_DATA_64 : PCI_MSI_DATA_32) + 2;
@@ -271,7 +250,6 @@ static void msi_set_wmask(struct vfio_pci *pci, unsigned pos, uint16_t flags, un
 {
     uint8_t *wmask = pci->dev.wmask + pos;
     bool wide = flags & PCI_MSI_FLAGS_64BIT;
-
     put_le16(wmask + PCI_MSI_FLAGS, PCI_MSI_FLAGS_ENABLE | PCI_MSI_FLAGS_QSIZE);
     put_le32(wmask + PCI_MSI_ADDRESS_LO, ~3U);
     if (wide)
@@ -312,28 +290,29 @@ static uint64_t table_read(struct vfio_pci *pci, const struct vfio_pci_trap *tra
                            uint32_t offset, unsigned size)
 {
     (void)trap;
-    return msix_table_read(&pci->msix.msi, offset, size);
+    pthread_mutex_lock(&pci->lock);
+    uint64_t value = msix_table_read(&pci->msix.msi, offset, size);
+    pthread_mutex_unlock(&pci->lock);
+    return value;
 }
 
 static void table_write(struct vfio_pci *pci, const struct vfio_pci_trap *trap, uint32_t offset,
                         unsigned size, uint64_t value)
 {
     (void)trap;
+    pthread_mutex_lock(&pci->lock);
     msix_table_write(&pci->msix.msi, offset, size, value);
+    pthread_mutex_unlock(&pci->lock);
 }
 
 static uint64_t pba_read(struct vfio_pci *pci, const struct vfio_pci_trap *trap,
                          uint32_t offset, unsigned size)
 {
     (void)trap;
-    return msix_pba_read(&pci->msix.msi, offset, size);
-}
-
-/* PBA: software should never write it, and a write has no effect (PCI 3.0, 6.8.2.10). */
-static void pba_write(struct vfio_pci *pci, const struct vfio_pci_trap *trap, uint32_t offset,
-                      unsigned size, uint64_t value)
-{
-    (void)pci, (void)trap, (void)offset, (void)size, (void)value;
+    pthread_mutex_lock(&pci->lock);
+    uint64_t value = msix_pba_read(&pci->msix.msi, offset, size);
+    pthread_mutex_unlock(&pci->lock);
+    return value;
 }
 
 /* Where the capability says that the table or the PBA is. False: there is no such place. */
@@ -352,7 +331,8 @@ bool vfio_pci_msix_init(struct vfio_pci *pci, unsigned pos)
 {
     struct vfio_pci_trap table = {
         .label = "MSI-X table", .read = table_read, .write = table_write};
-    struct vfio_pci_trap pba = {.label = "MSI-X PBA", .read = pba_read, .write = pba_write};
+    /* A write of pending bits has no effect (PCI 3.0, 6.8.2.10). */
+    struct vfio_pci_trap pba = {.label = "MSI-X PBA", .read = pba_read};
     uint8_t *cap = pci->dev.config + pos;
     uint32_t info = 0;
     unsigned count = vfio_line_count(pci->vdev, VFIO_PCI_MSIX_IRQ_INDEX, &info);
@@ -385,15 +365,14 @@ static void pass_control(struct vfio_pci *pci, unsigned pos)
 {
     _Static_assert(PCI_MSI_FLAGS == PCI_MSIX_FLAGS, "MSI and MSI-X control");
     if (pci->vdev->wants_msi_control)
-        vfio_pci_write_register(pci, pos + PCI_MSI_FLAGS,
-                                get_le16(pci->dev.config + pos + PCI_MSI_FLAGS));
+        vfio_pci_hw_write(pci, pos + PCI_MSI_FLAGS, 2,
+                          get_le16(pci->dev.config + pos + PCI_MSI_FLAGS));
 }
 
 void vfio_pci_irq_config_written(struct vfio_pci *pci, unsigned offset, unsigned size)
 {
     const uint8_t *config = pci->dev.config;
     const struct vfio_pci_vectors *msi = &pci->msi, *msix = &pci->msix;
-
     pthread_mutex_lock(&pci->lock);
     if (msi->pos && ranges_overlap(offset, size, msi->pos, msi->len)) {
         msi_config_changed(&pci->msi.msi, config + msi->pos);
@@ -412,7 +391,6 @@ void vfio_pci_irq_config_read(struct vfio_pci *pci, unsigned offset, unsigned si
 {
     const struct vfio_pci_vectors *msi = &pci->msi;
     uint8_t *pending = pci->dev.config + msi->pos + msi->len - 4; /* the last register */
-
     if (!msi->pos ||
         !(pci->initial[msi->pos + PCI_MSI_FLAGS + 1] & PCI_MSI_FLAGS_MASKBIT >> 8) ||
         !ranges_overlap(offset, size, msi->pos + msi->len - 4, 4))
@@ -429,7 +407,6 @@ static void event_fired(void *opaque, uint32_t events)
     struct vfio_pci_event *event = opaque;
     struct vfio_pci *pci = event->pci;
     bool failed = event->index == VFIO_PCI_ERR_IRQ_INDEX;
-
     (void)events;
     loop_remove(pci->wiring.loop, event->fd); /* once is enough */
     if (failed)
@@ -441,39 +418,34 @@ static void event_fired(void *opaque, uint32_t events)
     pci->wiring.gone(pci->wiring.opaque, pci->vdev->name, failed);
 }
 
-/* Not having one is no reason to refuse the device: the kernel has ERR for PCIe only. */
-static void event_init(struct vfio_pci *pci, struct vfio_pci_event *event, uint32_t index)
-{
-    uint32_t flags = 0;
-
-    event->pci = pci;
-    event->index = index;
-    if (!vfio_line_count(pci->vdev, index, &flags))
-        return;
-    event->fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    int err = event->fd < 0
-                  ? -errno
-                  : loop_add(pci->wiring.loop, event->fd, EPOLLIN, event_fired, event);
-    if (!err) {
-        err = set_irqs(pci, index, TRIGGER_FD, 0, 1, &event->fd);
-        if (err)
-            loop_remove(pci->wiring.loop, event->fd);
-    }
-    if (!err)
-        return;
-    close_fd(&event->fd);
-    log_warn(pci->dev.name, "cannot watch for %s: %s",
-             index == VFIO_PCI_ERR_IRQ_INDEX ? "device errors" : "removal requests",
-             strerror(-err));
-}
-
 static void event_fini(struct vfio_pci *pci, struct vfio_pci_event *event)
 {
     if (event->fd < 0)
         return;
     set_irqs(pci, event->index, TRIGGER_NONE, 0, 0, NULL);
     loop_remove(pci->wiring.loop, event->fd);
-    close_fd(&event->fd);
+    close(event->fd);
+    event->fd = -1;
+}
+
+/* Not having one is no reason to refuse the device: the kernel has ERR for PCIe only. */
+static void event_init(struct vfio_pci *pci, struct vfio_pci_event *event, uint32_t index)
+{
+    uint32_t flags = 0;
+    event->pci = pci;
+    event->index = index;
+    if (!vfio_line_count(pci->vdev, index, &flags))
+        return;
+    event->fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    int err = event->fd < 0 ? -errno : set_irqs(pci, index, TRIGGER_FD, 0, 1, &event->fd);
+    if (!err)
+        err = loop_add(pci->wiring.loop, event->fd, EPOLLIN, event_fired, event);
+    if (!err)
+        return;
+    event_fini(pci, event);
+    log_warn(pci->dev.name, "cannot watch for %s: %s",
+             index == VFIO_PCI_ERR_IRQ_INDEX ? "device errors" : "removal requests",
+             strerror(-err));
 }
 
 /* ---- all of them ---- */
@@ -481,7 +453,6 @@ static void event_fini(struct vfio_pci *pci, struct vfio_pci_event *event)
 int vfio_pci_irq_init(struct vfio_pci *pci)
 {
     int err = intx_init(pci);
-
     if (err)
         return err;
     event_init(pci, &pci->err, VFIO_PCI_ERR_IRQ_INDEX);
@@ -527,7 +498,6 @@ void vfio_pci_irq_describe(const struct vfio_pci *pci)
     const struct vfio_pci_vectors *both[] = {&pci->msi, &pci->msix};
     char text[96] = "none";
     size_t len = 0;
-
     if (pci->pin)
         len += (size_t)snprintf(text, sizeof(text), "INTx gsi %u", pci->intx.gsi);
     for (unsigned i = 0; i < ARRAY_SIZE(both); i++)

@@ -44,18 +44,16 @@ struct vfio_pci_bar {
 /*
  * A part of a BAR that this program answers instead of the device; its pages are trapped, the
  * rest of the BAR stays direct. The MSI-X table and PBA are two of these, quirks are others.
- * Called with vfio_pci.lock, or with no lock at all where UNLOCKED: one that reaches
- * configuration space has to, since the bus's lock comes first. OFFSET is relative to START.
+ * Called with no lock. OFFSET is relative to START.
  */
 struct vfio_pci_trap {
     const char *label;
     unsigned bar;
     uint64_t start, size;
-    bool unlocked;
     uint64_t (*read)(struct vfio_pci *pci, const struct vfio_pci_trap *trap, uint32_t offset,
                      unsigned size);
     void (*write)(struct vfio_pci *pci, const struct vfio_pci_trap *trap, uint32_t offset,
-                  unsigned size, uint64_t value);
+                  unsigned size, uint64_t value); /* NULL: none of them has an effect */
 };
 #define VFIO_PCI_TRAPS_MAX 8
 
@@ -77,6 +75,13 @@ struct vfio_pci_vectors {
     unsigned armed; /* vectors [0, armed) exist at the device */
     int *fd;        /* their triggers, msi.nr of them; -1: none */
     struct msi msi;
+};
+
+/* A part of the legacy VGA region on the guest's buses. */
+#define VFIO_PCI_VGA_RANGES 3
+struct vfio_pci_vga_at {
+    struct vfio_pci *pci;
+    const struct vfio_pci_vga_range *range; /* NULL: not there */
 };
 
 /* ERR or REQ. */
@@ -117,7 +122,8 @@ struct vfio_pci {
     struct vfio_line intx;
     struct vfio_pci_vectors msi, msix;
     struct vfio_pci_event err, req;
-    struct vfio_pci_vga *vga; /* NULL: not asked for */
+    struct vfio_view vga; /* the legacy region, where asked for */
+    struct vfio_pci_vga_at vga_at[VFIO_PCI_VGA_RANGES];
 };
 
 static inline struct vfio_pci *to_vfio_pci(struct pci_dev *dev)
@@ -129,6 +135,12 @@ static inline struct vfio_pci *to_vfio_pci(struct pci_dev *dev)
 static inline bool vfio_pci_is_lost(const struct vfio_pci *pci)
 {
     return atomic_load(&pci->vdev->lost);
+}
+
+/* Where ports, or else memory, of the guest go. */
+static inline struct bus *vfio_pci_bus(const struct vfio_pci *pci, bool io)
+{
+    return io ? pci->wiring.bus->pio : pci->wiring.bus->mmio;
 }
 
 /* ---- vfio_pci_config.c ---- */
@@ -143,14 +155,11 @@ int vfio_pci_config_init(struct vfio_pci *pci);
 void vfio_pci_config_reset(struct vfio_pci *pci);
 /* Marks [pos, pos + len) as emulated, with no bit writable. */
 void vfio_pci_emulate(struct vfio_pci *pci, unsigned pos, unsigned len);
-/* What device it is; before the reset, which some do not survive. */
-void vfio_pci_identify(struct vfio_pci *pci);
 /* No DMA, no decoding, and out of D3hot (which takes 10 ms). */
 void vfio_pci_calm(struct vfio_pci *pci);
-/* False: the device does not answer (a vendor id of all ones). */
-bool vfio_pci_alive(struct vfio_pci *pci);
-/* Writes two bytes of configuration space at the device. */
-void vfio_pci_write_register(struct vfio_pci *pci, unsigned offset, uint16_t value);
+/* The device's own registers, of 1, 2 or 4 bytes: all ones where it does not answer. */
+uint32_t vfio_pci_hw_read(struct vfio_pci *pci, unsigned offset, unsigned size);
+void vfio_pci_hw_write(struct vfio_pci *pci, unsigned offset, unsigned size, uint32_t value);
 uint32_t vfio_pci_config_read(struct pci_dev *dev, unsigned offset, unsigned size);
 void vfio_pci_config_write(struct pci_dev *dev, unsigned offset, unsigned size, uint32_t value);
 
@@ -163,9 +172,8 @@ void vfio_pci_bars_mmap(struct vfio_pci *pci);
 void vfio_pci_bars_fini(struct vfio_pci *pci);
 int vfio_pci_bar_map(struct pci_dev *dev, unsigned bar, uint64_t addr);
 void vfio_pci_bar_unmap(struct pci_dev *dev, unsigned bar);
-/* Slots of all mapped BARs away and back, while the device's memory does not answer. */
-bool vfio_pci_slots_drop(struct vfio_pci *pci);
-void vfio_pci_slots_restore(struct vfio_pci *pci);
+/* After vfio_pci_drop_slots(): the slots of all mapped BARs. */
+void vfio_pci_restore_slots(struct vfio_pci *pci);
 void vfio_pci_bars_describe(const struct vfio_pci *pci);
 
 /* ---- vfio_pci_vga.c ---- */

@@ -9,7 +9,7 @@
  * Left out: the same window by legacy VGA's ports 3d0 and 3d4 (GeForce 7 and before); mirrors
  * of the card's other functions, which lie elsewhere; acknowledging MSI without an exit.
  *
- * A trap that reaches configuration space takes the bus's lock itself, and is called with none.
+ * A trap that reaches configuration space takes the bus's lock, before any other.
  */
 #include <stdio.h>
 #include <string.h>
@@ -41,21 +41,12 @@ enum { WINDOW_MASTER = 0, WINDOW_ENABLE = 4, WINDOW_ADDRESS = 8, WINDOW_DATA = 1
 
 static uint64_t config_get(struct vfio_pci *pci, unsigned offset, unsigned size)
 {
-    struct pci_bus *bus = pci->wiring.bus;
-    uint64_t value = pci_bus_config_read(bus, pci->wiring.devfn, offset, MIN(size, 4U));
-
-    if (size > 4)
-        value |= (uint64_t)pci_bus_config_read(bus, pci->wiring.devfn, offset + 4, 4) << 32;
-    return value;
+    return pci_bus_config_read(pci->wiring.bus, pci->wiring.devfn, offset, size);
 }
 
 static void config_put(struct vfio_pci *pci, unsigned offset, unsigned size, uint64_t value)
 {
-    struct pci_bus *bus = pci->wiring.bus;
-
-    pci_bus_config_write(bus, pci->wiring.devfn, offset, MIN(size, 4U), (uint32_t)value);
-    if (size > 4)
-        pci_bus_config_write(bus, pci->wiring.devfn, offset + 4, 4, (uint32_t)(value >> 32));
+    pci_bus_config_write(pci->wiring.bus, pci->wiring.devfn, offset, size, value);
 }
 
 static uint64_t mirror_read(struct vfio_pci *pci, const struct vfio_pci_trap *trap,
@@ -71,7 +62,6 @@ static void mirror_write(struct vfio_pci *pci, const struct vfio_pci_trap *trap,
                          uint32_t offset, unsigned size, uint64_t value)
 {
     unsigned msi = pci->msi.pos;
-
     config_put(pci, offset, size, value);
     if (msi && offset >= msi && range_within(offset - msi, size, PCI_MSI_FLAGS))
         vfio_view_write(&pci->bar[trap->bar].view, trap->start + offset, size, value);
@@ -81,7 +71,6 @@ static void mirror_write(struct vfio_pci *pci, const struct vfio_pci_trap *trap,
 static int window_target(struct vfio_pci *pci, uint32_t offset)
 {
     const uint8_t *reg = pci->window;
-
     pthread_mutex_lock(&pci->lock);
     bool open = reg[WINDOW_MASTER] & reg[WINDOW_ENABLE] & 1;
     uint32_t addr = get_le32(reg + WINDOW_ADDRESS);
@@ -101,7 +90,6 @@ static uint64_t window_read(struct vfio_pci *pci, const struct vfio_pci_trap *tr
                             uint32_t offset, unsigned size)
 {
     int target = window_target(pci, offset);
-
     if (target >= 0)
         return config_get(pci, (unsigned)target, size);
     return vfio_view_read(&pci->bar[trap->bar].view, offset, size);
@@ -111,7 +99,6 @@ static void window_write(struct vfio_pci *pci, const struct vfio_pci_trap *trap,
                          uint32_t offset, unsigned size, uint64_t value)
 {
     int target = window_target(pci, offset);
-
     if (target >= 0) {
         config_put(pci, (unsigned)target, size, value);
         return;
@@ -126,10 +113,10 @@ static void window_write(struct vfio_pci *pci, const struct vfio_pci_trap *trap,
     {                                                  \
         VFIO_PCI_NVIDIA, 0, 0xffff, VFIO_PCI_CLASS_VGA \
     }
-#define TRAP(what, n, at, len, how)                                                  \
-    {                                                                                \
-        .label = (what), .bar = (n), .start = (at), .size = (len), .unlocked = true, \
-        .read = how##_read, .write = how##_write                                     \
+#define TRAP(what, n, at, len, how)                                                    \
+    {                                                                                  \
+        .label = (what), .bar = (n), .start = (at), .size = (len), .read = how##_read, \
+        .write = how##_write                                                           \
     }
 
 /*
@@ -154,7 +141,6 @@ _Static_assert(sizeof(((struct vfio_pci *)NULL)->window) == NV_WINDOW_SIZE, "win
 static bool has_place(const struct vfio_pci *pci, const struct vfio_pci_trap *trap)
 {
     bool io = pci->dev.bar[trap->bar].flags & PCI_BASE_ADDRESS_SPACE_IO;
-
     return io == (trap->bar == 5) &&
            range_within(trap->start, trap->size, pci->bar[trap->bar].view.region.size);
 }
@@ -200,7 +186,6 @@ static bool has_own_reset(const char *name)
 {
     char path[160], methods[64];
     unsigned addr[4];
-
     if (!vfio_sysfs_pci_address(name, addr))
         return true; /* a server's: its own affair */
     snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s", name);

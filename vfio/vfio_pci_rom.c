@@ -17,12 +17,15 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "vfio/vfio_pci_priv.h"
+#include "vmm/loop.h"
 #include "vmm/util.h"
 
-#define ROM_SIZE_MAX (16 * MIB) /* PCI 3.0, 6.2.5.2 */
+#define ROM_SIZE_MAX (16 * MIB)      /* PCI 3.0, 6.2.5.2 */
+#define READ_TIME_NS (10 * NS_PER_S) /* for the device's: a vCPU waits, others for its lock */
 
 static bool has_signature(const uint8_t *image, uint64_t size)
 {
@@ -45,7 +48,6 @@ static int read_all(int fd, uint8_t *image, uint64_t size)
 static int read_file(struct vfio_pci_rom *rom, int fd, const char *path)
 {
     struct stat st;
-
     if (fstat(fd, &st))
         return -errno;
     if (!S_ISREG(st.st_mode) || st.st_size <= 0 || (uint64_t)st.st_size > ROM_SIZE_MAX) {
@@ -71,7 +73,6 @@ int vfio_pci_rom_load(struct vfio_pci *pci)
 {
     const char *path = pci->wiring.rom;
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* it might be a pipe */
-
     if (fd < 0) {
         int err = -errno;
         log_error(path, "cannot open the expansion ROM: %s", strerror(-err));
@@ -105,9 +106,11 @@ static void complain(struct vfio_pci *pci, const char *why)
 static int read_device(struct vfio_pci *pci, uint8_t *image, uint64_t size)
 {
     const struct vfio_region *region = &pci->bar[PCI_BAR_ROM].view.region;
+    int64_t end = loop_now(CLOCK_MONOTONIC) + READ_TIME_NS;
     uint64_t step = 4 * KIB, done = 0;
-
     while (done < size) {
+        if (loop_now(CLOCK_MONOTONIC) > end)
+            return -ETIMEDOUT;
         uint64_t n = MIN(step, size - done);
         int err = pci->vdev->ops->region_read(pci->vdev, region, done, image + done, n);
         if (err == -EINVAL && step > 8)
@@ -120,14 +123,14 @@ static int read_device(struct vfio_pci *pci, uint8_t *image, uint64_t size)
     return 0;
 }
 
-/* A device that does not let itself be read (it is in D3hot, say) is asked again next time. */
+/* A device that does not let itself be read (it is in D3hot, say) is asked again next time, but
+ * for one that takes too long. */
 static void shadow(struct vfio_pci *pci)
 {
     uint64_t size = pci->bar[PCI_BAR_ROM].view.region.size;
     uint8_t *image = malloc(size);
     int err = image ? read_device(pci, image, size) : -ENOMEM;
-
-    pci->rom.done = !err;
+    pci->rom.done = !err || err == -ETIMEDOUT;
     if (!err && has_signature(image, size)) {
         pci->rom.image = image;
         pci->rom.size = size;
@@ -142,7 +145,6 @@ uint64_t vfio_pci_rom_read(struct vfio_pci *pci, uint64_t offset, unsigned size)
 {
     const struct vfio_pci_rom *rom = &pci->rom;
     uint8_t bytes[8];
-
     memset(bytes, 0xff, sizeof(bytes));
     pthread_mutex_lock(&pci->lock);
     if (!rom->done)

@@ -10,35 +10,23 @@
  * Traps come from vCPU threads, and look at COMMAND with the bus's lock.
  */
 #include <errno.h>
-#include <stdlib.h>
 
 #include "vfio/vfio_pci_priv.h"
 #include "vmm/bus.h"
 #include "vmm/layout.h"
 
-static const struct vga_range {
+static const struct vfio_pci_vga_range {
     uint32_t base, size;
     uint16_t enable; /* in COMMAND */
-} ranges[] = {
+} ranges[VFIO_PCI_VGA_RANGES] = {
     {LAYOUT_VGA, LAYOUT_VGA_SIZE, PCI_COMMAND_MEMORY},
     {0x3b0, 0xc, PCI_COMMAND_IO},
     {0x3c0, 0x20, PCI_COMMAND_IO},
 };
-#define RANGES ARRAY_SIZE(ranges)
 
-struct vfio_pci_vga {
-    struct vfio_pci *pci;
-    struct vfio_view view;
-    struct vga_at {
-        struct vfio_pci_vga *vga;
-        const struct vga_range *range; /* NULL: not registered */
-    } at[RANGES];
-};
-
-static bool decoded(const struct vga_at *at)
+static bool decoded(const struct vfio_pci_vga_at *at)
 {
-    struct vfio_pci *pci = at->vga->pci;
-
+    struct vfio_pci *pci = at->pci;
     pthread_mutex_lock(&pci->wiring.bus->lock);
     uint16_t command = get_le16(pci->dev.config + PCI_COMMAND);
     pthread_mutex_unlock(&pci->wiring.bus->lock);
@@ -47,39 +35,35 @@ static bool decoded(const struct vga_at *at)
 
 static uint64_t vga_read(void *opaque, uint64_t offset, unsigned size)
 {
-    struct vga_at *at = opaque;
-
-    return decoded(at) ? vfio_view_read(&at->vga->view, at->range->base + offset, size)
+    struct vfio_pci_vga_at *at = opaque;
+    return decoded(at) ? vfio_view_read(&at->pci->vga, at->range->base + offset, size)
                        : all_ones(size);
 }
 
 static void vga_write(void *opaque, uint64_t offset, unsigned size, uint64_t value)
 {
-    struct vga_at *at = opaque;
-
+    struct vfio_pci_vga_at *at = opaque;
     if (decoded(at))
-        vfio_view_write(&at->vga->view, at->range->base + offset, size, value);
+        vfio_view_write(&at->pci->vga, at->range->base + offset, size, value);
 }
 
 static const struct bus_ops vga_ops = {.read = vga_read, .write = vga_write};
 
-static struct bus *bus_of(const struct vfio_pci *pci, const struct vga_range *range)
+static struct bus *bus_of(const struct vfio_pci *pci, const struct vfio_pci_vga_range *range)
 {
-    bool io = range->enable == PCI_COMMAND_IO;
-
-    return io ? pci->wiring.bus->pio : pci->wiring.bus->mmio;
+    return vfio_pci_bus(pci, range->enable == PCI_COMMAND_IO);
 }
 
-static int add_ranges(struct vfio_pci_vga *vga)
+static int add_ranges(struct vfio_pci *pci)
 {
-    for (size_t i = 0; i < RANGES; i++) {
-        struct vfio_pci *pci = vga->pci;
-        const struct bus_range range = {ranges[i].base, ranges[i].size, &vga_ops, &vga->at[i],
+    for (size_t i = 0; i < ARRAY_SIZE(ranges); i++) {
+        struct vfio_pci_vga_at *at = &pci->vga_at[i];
+        const struct bus_range range = {ranges[i].base, ranges[i].size, &vga_ops, at,
                                         pci->dev.name};
-        vga->at[i] = (struct vga_at){vga, &ranges[i]};
+        *at = (struct vfio_pci_vga_at){pci, &ranges[i]};
         int err = bus_add(bus_of(pci, &ranges[i]), &range);
         if (err) {
-            vga->at[i].range = NULL;
+            at->range = NULL;
             log_error(pci->dev.name, "cannot give the guest the card's VGA ranges: %s; %s",
                       strerror(-err),
                       err == -EEXIST ? "another device has them: give one card vga"
@@ -93,20 +77,13 @@ static int add_ranges(struct vfio_pci_vga *vga)
 int vfio_pci_vga_init(struct vfio_pci *pci)
 {
     struct vfio_device *vdev = pci->vdev;
-    struct vfio_pci_vga *vga;
     int err = -EINVAL;
-
     if (!pci->wiring.vga)
         return 0;
-    vga = calloc(1, sizeof(*vga));
-    if (!vga)
-        return -ENOMEM;
-    pci->vga = vga;
-    vga->pci = pci;
-    vga->view = (struct vfio_view){.dev = vdev, .noun = "VGA region "};
+    pci->vga = (struct vfio_view){.dev = vdev, .noun = "VGA region "};
     if (vdev->regions > VFIO_PCI_VGA_REGION_INDEX)
-        err = vdev->ops->region_info(vdev, VFIO_PCI_VGA_REGION_INDEX, &vga->view.region);
-    if (!err && vga->view.region.size < LAYOUT_VGA + LAYOUT_VGA_SIZE)
+        err = vdev->ops->region_info(vdev, VFIO_PCI_VGA_REGION_INDEX, &pci->vga.region);
+    if (!err && pci->vga.region.size < LAYOUT_VGA + LAYOUT_VGA_SIZE)
         err = -EINVAL;
     if (err) {
         log_error(pci->dev.name,
@@ -114,14 +91,13 @@ int vfio_pci_vga_init(struct vfio_pci *pci)
                   "kernel lacks CONFIG_VFIO_PCI_VGA; leave vga out");
         return err;
     }
-    return add_ranges(vga);
+    return add_ranges(pci);
 }
 
 void vfio_pci_vga_fini(struct vfio_pci *pci)
 {
-    for (size_t i = 0; pci->vga && i < RANGES; i++) {
-        if (pci->vga->at[i].range)
+    for (size_t i = 0; i < ARRAY_SIZE(ranges); i++) {
+        if (pci->vga_at[i].range)
             bus_remove(bus_of(pci, &ranges[i]), ranges[i].base);
     }
-    free(pci->vga);
 }

@@ -18,7 +18,6 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <pthread.h>
-#include <stdio.h>
 #include <stdlib.h>
 
 #include "vfio/vfio.h"
@@ -57,7 +56,6 @@ static int place(struct vfio_platform *p, struct vfio_view *view, uint64_t *alig
 {
     struct vfio_platform_room *room = p->wiring.room;
     uint64_t size = view->region.size;
-
     *align = LAYOUT_PAGE_SIZE;
     while (*align < size && *align < LAYOUT_PLATFORM_SIZE)
         *align *= 2;
@@ -73,23 +71,10 @@ static int place(struct vfio_platform *p, struct vfio_view *view, uint64_t *alig
     return 0;
 }
 
-static int put_on_bus(struct vfio_platform *p, struct vfio_view *view)
-{
-    const struct bus_range range = {view->addr, view->region.size, &view_ops, view,
-                                    p->dev->name};
-    int err = bus_add(p->wiring.mmio, &range);
-
-    if (err)
-        log_error(p->dev->name, "cannot put region %u at 0x%" PRIx64 ": %s", view->region.index,
-                  view->addr, strerror(-err));
-    return err;
-}
-
 static int add_region(struct vfio_platform *p, uint32_t index)
 {
     struct vfio_view *view = &p->view[p->views];
     uint64_t align;
-
     *view = (struct vfio_view){.dev = p->dev, .hv = p->wiring.hv, .noun = "region "};
     int err = p->dev->ops->region_info(p->dev, index, &view->region);
     if (err) {
@@ -105,8 +90,12 @@ static int add_region(struct vfio_platform *p, uint32_t index)
     if (err)
         return err;
     vfio_view_mmap(view, align);
-    err = put_on_bus(p, view);
+    const struct bus_range range = {view->addr, view->region.size, &view_ops, view,
+                                    p->dev->name};
+    err = bus_add(p->wiring.mmio, &range);
     if (err) {
+        log_error(p->dev->name, "cannot put region %u at 0x%" PRIx64 ": %s", index, view->addr,
+                  strerror(-err));
         vfio_view_munmap(view);
         return err;
     }
@@ -115,17 +104,9 @@ static int add_region(struct vfio_platform *p, uint32_t index)
     return 0;
 }
 
-static void remove_region(struct vfio_platform *p, struct vfio_view *view)
-{
-    bus_remove(p->wiring.mmio, view->addr);
-    vfio_view_remove_slots(view);
-    vfio_view_munmap(view);
-}
-
 bool vfio_platform_drop_slots(struct vfio_platform *p)
 {
     bool any = false;
-
     pthread_mutex_lock(&p->lock);
     for (unsigned i = 0; i < p->views; i++)
         any |= vfio_view_remove_slots(&p->view[i]);
@@ -139,7 +120,6 @@ static int add_irq(struct vfio_platform *p, uint32_t index)
 {
     uint32_t *gsis = &p->wiring.room->gsis, flags = 0;
     struct vfio_line *line = &p->line[p->lines];
-
     if (!vfio_line_count(p->dev, index, &flags)) {
         log_note(p->dev->name,
                  "interrupt %u is left out: the device does not give it by eventfd", index);
@@ -178,7 +158,6 @@ static void lines_off(struct vfio_platform *p)
 static void on_lost(void *opaque)
 {
     struct vfio_platform *p = opaque;
-
     vfio_platform_drop_slots(p);
     lines_off(p);
 }
@@ -186,7 +165,6 @@ static void on_lost(void *opaque)
 static int reset_device(struct vfio_platform *p)
 {
     int err = p->dev->ops->reset(p->dev);
-
     if (err == -ENOTTY) {
         log_note(p->dev->name,
                  "the device has no reset method; it keeps its state from before");
@@ -219,7 +197,6 @@ int vfio_platform_create(struct vfio_platform **out, struct vfio_device *dev,
                          const struct vfio_platform_config *config)
 {
     struct vfio_platform *p = calloc(1, sizeof(*p));
-
     if (!p) {
         log_error(dev->name, "cannot pass through the device: %s", strerror(ENOMEM));
         dev->ops->close(dev);
@@ -243,8 +220,11 @@ void vfio_platform_destroy(struct vfio_platform *p)
 {
     if (!p)
         return;
-    for (unsigned i = 0; i < p->views; i++)
-        remove_region(p, &p->view[i]);
+    for (unsigned i = 0; i < p->views; i++) {
+        bus_remove(p->wiring.mmio, p->view[i].addr);
+        vfio_view_remove_slots(&p->view[i]);
+        vfio_view_munmap(&p->view[i]);
+    }
     for (unsigned i = 0; i < p->lines; i++)
         vfio_line_fini(&p->line[i]);
     p->dev->ops->reset(p->dev);
@@ -256,7 +236,6 @@ void vfio_platform_destroy(struct vfio_platform *p)
 static int start_again(struct vfio_platform *p)
 {
     int err = reset_device(p);
-
     for (unsigned i = 0; i < p->lines && !err; i++) {
         err = vfio_line_on(&p->line[i]);
         if (err)
@@ -306,21 +285,8 @@ const struct vfio_device *vfio_platform_device(const struct vfio_platform *p)
 
 void vfio_platform_describe(const struct vfio_platform *p)
 {
-    for (unsigned i = 0; i < p->views; i++) {
-        const struct vfio_view *view = &p->view[i];
-        char *line = NULL;
-        size_t size;
-        FILE *f = open_memstream(&line, &size);
-
-        if (!f)
-            continue;
-        fprintf(f, "region %u 0x%" PRIx64, view->region.index, view->addr);
-        vfio_view_print_size(f, view->region.size);
-        vfio_view_print_access(f, view, NULL);
-        if (fclose(f) == 0)
-            log_note(p->dev->name, "%s", line);
-        free(line);
-    }
+    for (unsigned i = 0; i < p->views; i++)
+        vfio_view_describe(&p->view[i], p->view[i].addr, p->view[i].region.size, NULL);
     for (unsigned i = 0; i < p->lines; i++)
         log_note(p->dev->name, "interrupt %u gsi %u %s", p->line[i].index, p->line[i].gsi,
                  p->line[i].level ? "level" : "edge");

@@ -259,7 +259,6 @@ void vfio_sysfs_neighbours(int group, struct vfio_sysfs_neighbours *out)
 {
     struct dirent **entry;
     char dir[64], path[PATH_MAX];
-
     out->all[0] = out->in_use[0] = '\0';
     snprintf(dir, sizeof(dir), "/sys/kernel/iommu_groups/%d/devices", group);
     int nr = scandir(dir, &entry, NULL, alphasort);
@@ -278,7 +277,6 @@ static bool has_open(const char *pid, const char *node)
     struct dirent **entry;
     char dir[300], path[600], target[PATH_MAX];
     bool found = false;
-
     snprintf(dir, sizeof(dir), "/proc/%s/fd", pid);
     int nr = scandir(dir, &entry, NULL, NULL);
     for (int i = 0; i < nr; i++) {
@@ -292,25 +290,19 @@ static bool has_open(const char *pid, const char *node)
     return found;
 }
 
-static void process_name(const char *pid, char *text, size_t size)
-{
-    char dir[300], comm[32];
-    snprintf(dir, sizeof(dir), "/proc/%s", pid);
-    vfio_sysfs_line(dir, "comm", comm, sizeof(comm));
-    snprintf(text, size, "process %s (%s)", pid, comm);
-}
-
 bool vfio_sysfs_holder(const char *node, char *text, size_t size)
 {
     struct dirent **entry;
+    char dir[300], comm[32];
     bool found = false;
-
     snprintf(text, size, "another process (root may see which: fuser %s)", node);
     int nr = scandir("/proc", &entry, NULL, NULL);
     for (int i = 0; i < nr; i++) {
         const char *pid = entry[i]->d_name;
         if (!found && strspn(pid, "0123456789") == strlen(pid) && has_open(pid, node)) {
-            process_name(pid, text, size);
+            snprintf(dir, sizeof(dir), "/proc/%s", pid);
+            vfio_sysfs_line(dir, "comm", comm, sizeof(comm));
+            snprintf(text, size, "process %s (%s)", pid, comm);
             found = true;
         }
         free(entry[i]);

@@ -16,7 +16,6 @@
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -26,7 +25,7 @@
 #include "vmm/log.h"
 #include "vmm/util.h"
 
-#define INFO_MAX    (64 * KIB) /* the biggest answer worth asking for */
+#define ANSWER_MAX  (64 * KIB) /* the biggest one worth asking for */
 #define REGIONS_MAX 16
 #define IRQS_MAX    64
 #define SEND_FDS    8 /* servers refuse more, whatever they say */
@@ -59,44 +58,54 @@ static struct vfio_user *to_user(struct vfio_device *dev)
     return container_of(dev, struct vfio_user, dev);
 }
 
-/* ---- answers that grow ---- */
-
-/*
- * Asks again with more room as long as the server wants it. HEAD is the question (its argsz is
- * filled in); *OUT, which the caller frees, the answer, its true length at its start.
- */
-static int ask(struct vfio_user *user, uint16_t command, const void *head, uint32_t size,
-               void **out, struct vfio_user_fds *fds)
+/* A command with SIZE bytes, which may be where its reply goes, of exactly REPLY_SIZE bytes. */
+static int command(struct vfio_user *user, enum vfio_user_command command, const void *data,
+                   size_t size, void *reply, size_t reply_size)
 {
-    uint32_t argsz = size;
-    for (int i = 0; i < 3 && argsz <= INFO_MAX; i++) {
-        uint32_t *info = calloc(1, argsz);
-        if (!info)
-            return -ENOMEM;
-        memcpy(info, head, size);
-        info[0] = argsz;
-        struct vfio_user_call call = {
-            .command = command,
-            .data = info,
-            .size = size,
-            .reply = info,
-            .min = size,
-            .max = argsz,
-            .got_fds = fds,
-        };
-        int err = vfio_user_call(&user->conn, &call);
-        argsz = info[0];
-        if (!err && argsz <= call.max) {
-            info[0] = (uint32_t)call.got;
-            *out = info;
-            return 0;
-        }
-        free(info);
+    struct vfio_user_call call = {
+        .command = command,
+        .data = data,
+        .size = size,
+        .reply = reply,
+        .min = reply_size,
+        .max = reply_size,
+    };
+    return vfio_user_call(&user->conn, &call);
+}
+
+/* An answer of a length that the server knows. */
+union answer {
+    uint32_t argsz;
+    struct vfio_region_info region;
+    struct vfio_user_region_io_fds io;
+    uint8_t room[ANSWER_MAX];
+};
+
+/* SIZE bytes at the start of M are the question (its argsz is filled in), then the answer, its
+ * true length at its start. */
+static int ask(struct vfio_user *user, enum vfio_user_command command, union answer *m,
+               uint32_t size, struct vfio_user_fds *fds)
+{
+    struct vfio_user_call call = {
+        .command = command,
+        .data = m,
+        .size = size,
+        .reply = m,
+        .min = size,
+        .max = sizeof(*m),
+        .got_fds = fds,
+    };
+    m->argsz = sizeof(*m);
+    int err = vfio_user_call(&user->conn, &call);
+    if (!err && m->argsz > sizeof(*m))
+        err = -EMSGSIZE;
+    else if (!err && call.got > MAX(m->argsz, size))
+        err =
+            vfio_user_conn_lose(&user->conn, "sent %zu bytes and said %u", call.got, m->argsz);
+    m->argsz = (uint32_t)call.got;
+    if (err)
         vfio_user_fds_close(fds);
-        if (err)
-            return err;
-    }
-    return -EMSGSIZE;
+    return err;
 }
 
 /* ---- regions ---- */
@@ -139,20 +148,17 @@ static void add_ioeventfd(struct vfio_region *region, const struct vfio_user_io_
 static void find_ioeventfds(struct vfio_user *user, struct vfio_region *region,
                             struct vfio_user_fds *fds)
 {
-    struct vfio_user_region_io_fds head = {.index = region->index};
-    void *answer;
+    union answer m = {.io.index = region->index};
     if (!region->size || !(user->caps.write_multiple || user->caps.twin) ||
-        ask(user, VFIO_USER_DEVICE_GET_REGION_IO_FDS, &head, sizeof(head), &answer, fds))
+        ask(user, VFIO_USER_DEVICE_GET_REGION_IO_FDS, &m, sizeof(m.io), fds))
         return;
-    memcpy(&head, answer, sizeof(head));
-    size_t entries = head.argsz - sizeof(head); /* bytes */
-    size_t step = head.count ? entries / head.count : 0;
-    for (size_t i = 0; step >= sizeof(struct vfio_user_io_fd) && i < head.count; i++) {
+    size_t entries = m.argsz - sizeof(m.io); /* bytes */
+    size_t step = m.io.count ? entries / m.io.count : 0;
+    for (size_t i = 0; step >= sizeof(struct vfio_user_io_fd) && i < m.io.count; i++) {
         struct vfio_user_io_fd entry;
-        memcpy(&entry, (const char *)answer + sizeof(head) + i * step, sizeof(entry));
+        memcpy(&entry, m.room + sizeof(m.io) + i * step, sizeof(entry));
         add_ioeventfd(region, &entry, fds);
     }
-    free(answer);
 }
 
 static void forget_region(struct user_region *r)
@@ -164,18 +170,15 @@ static void forget_region(struct user_region *r)
 static int region_info(struct vfio_device *dev, uint32_t index, struct vfio_region *region)
 {
     struct vfio_user *user = to_user(dev);
-    struct vfio_region_info head = {.index = index};
-    void *answer;
+    union answer m = {.region.index = index};
     if (index >= dev->regions)
         return -EINVAL;
     struct user_region *r = &user->region[index];
     forget_region(r);
-    int err =
-        ask(user, VFIO_USER_DEVICE_GET_REGION_INFO, &head, sizeof(head), &answer, &r->file);
+    int err = ask(user, VFIO_USER_DEVICE_GET_REGION_INFO, &m, sizeof(m.region), &r->file);
     if (err)
         return err;
-    err = vfio_info_region(answer, index, region);
-    free(answer);
+    err = vfio_info_region(&m, index, region);
     if (r->file.nr)
         clip_areas(region, r->file.fd[0]);
     else
@@ -190,13 +193,7 @@ static int region_mmap(struct vfio_device *dev, const struct vfio_region *region
                        const struct vfio_area *area, void *addr)
 {
     const struct vfio_user_fds *file = &to_user(dev)->region[region->index].file;
-    int prot = (region->flags & VFIO_REGION_INFO_FLAG_READ ? PROT_READ : 0) |
-               (region->flags & VFIO_REGION_INFO_FLAG_WRITE ? PROT_WRITE : 0);
-    if (!file->nr || !range_within(area->offset, area->size, region->size))
-        return -EINVAL;
-    void *at = mmap(addr, area->size, prot, MAP_SHARED | MAP_FIXED, file->fd[0],
-                    (off_t)(region->offset + area->offset));
-    return at == MAP_FAILED ? -errno : 0;
+    return file->nr ? vfio_info_mmap(region, area, file->fd[0], addr) : -EINVAL;
 }
 
 /* What a REGION_READ and a REGION_WRITE have in common, one in its reply, one in its request.
@@ -220,16 +217,9 @@ static int region_read(struct vfio_device *dev, const struct vfio_region *region
     struct vfio_user *user = to_user(dev);
     struct access_message m;
     int err = check_access(region, offset, len, &m);
-    struct vfio_user_call call = {
-        .command = VFIO_USER_REGION_READ,
-        .data = &m.head,
-        .size = sizeof(m.head),
-        .reply = &m,
-        .min = sizeof(m.head) + len,
-        .max = sizeof(m.head) + len,
-    };
     if (!err)
-        err = vfio_user_call(&user->conn, &call);
+        err =
+            command(user, VFIO_USER_REGION_READ, &m, sizeof(m.head), &m, sizeof(m.head) + len);
     if (!err && m.head.count != len)
         err = vfio_user_conn_lose(&user->conn, "read %u bytes for %zu", m.head.count, len);
     if (!err)
@@ -254,15 +244,7 @@ static int region_write(struct vfio_device *dev, const struct vfio_region *regio
         memcpy(&write.data, data, len);
         return vfio_user_post(&user->conn, &write);
     }
-    struct vfio_user_call call = {
-        .command = VFIO_USER_REGION_WRITE,
-        .data = &m,
-        .size = sizeof(m.head) + len,
-        .reply = &m,
-        .min = sizeof(m.head),
-        .max = sizeof(m.head),
-    };
-    err = vfio_user_call(&user->conn, &call);
+    err = command(user, VFIO_USER_REGION_WRITE, &m, sizeof(m.head) + len, &m, sizeof(m.head));
     return !err && m.head.count != len ? -EIO : err;
 }
 
@@ -271,15 +253,8 @@ static int region_write(struct vfio_device *dev, const struct vfio_region *regio
 static int irq_info(struct vfio_device *dev, uint32_t index, struct vfio_irq_info *info)
 {
     *info = (struct vfio_irq_info){.argsz = sizeof(*info), .index = index};
-    struct vfio_user_call call = {
-        .command = VFIO_USER_DEVICE_GET_IRQ_INFO,
-        .data = info,
-        .size = sizeof(*info),
-        .reply = info,
-        .min = sizeof(*info),
-        .max = sizeof(*info),
-    };
-    return vfio_user_call(&to_user(dev)->conn, &call);
+    return command(to_user(dev), VFIO_USER_DEVICE_GET_IRQ_INFO, info, sizeof(*info), info,
+                   sizeof(*info));
 }
 
 static int irq_set(struct vfio_device *dev, uint32_t index, uint32_t flags, uint32_t start,
@@ -312,10 +287,9 @@ static int irq_set(struct vfio_device *dev, uint32_t index, uint32_t flags, uint
 
 static int device_reset(struct vfio_device *dev)
 {
-    struct vfio_user_call call = {.command = VFIO_USER_DEVICE_RESET};
     if (!(dev->flags & VFIO_DEVICE_FLAGS_RESET))
         return -ENOTTY;
-    return vfio_user_call(&to_user(dev)->conn, &call);
+    return command(to_user(dev), VFIO_USER_DEVICE_RESET, NULL, 0, NULL, 0);
 }
 
 /* The server stays: RAM is still mapped there. */
@@ -340,14 +314,11 @@ static const struct vfio_device_ops device_ops = {
 
 /* ---- DMA ---- */
 
-static int iommu_info(struct vfio_iommu *iommu, struct vfio_iova_range *range, unsigned nr,
-                      uint64_t *pgsizes, uint32_t *avail)
+static int iommu_limits(struct vfio_iommu *iommu, struct vfio_dma_limits *limits)
 {
     const struct vfio_user *user = container_of(iommu, struct vfio_user, iommu);
-    (void)range;
-    (void)nr;
-    *pgsizes = user->caps.pgsizes;
-    *avail = (uint32_t)MIN(user->caps.max_dma_maps, VFIO_USER_MAPS_MAX);
+    limits->page = user->caps.pgsizes;
+    limits->avail = (uint32_t)MIN(user->caps.max_dma_maps, VFIO_USER_MAPS_MAX);
     return 0;
 }
 
@@ -384,21 +355,13 @@ static int iommu_unmap(struct vfio_iommu *iommu, uint64_t iova, uint64_t size)
 {
     struct vfio_user *user = container_of(iommu, struct vfio_user, iommu);
     struct vfio_user_dma_unmap unmap = {.argsz = sizeof(unmap), .address = iova, .size = size};
-    struct vfio_user_call call = {
-        .command = VFIO_USER_DMA_UNMAP,
-        .data = &unmap,
-        .size = sizeof(unmap),
-        .reply = &unmap,
-        .min = sizeof(unmap),
-        .max = sizeof(unmap),
-    };
-    int err = vfio_user_call(&user->conn, &call);
+    int err = command(user, VFIO_USER_DMA_UNMAP, &unmap, sizeof(unmap), &unmap, sizeof(unmap));
     vfio_user_conn_unmap(&user->conn, iova, size);
     return err;
 }
 
 static const struct vfio_iommu_ops iommu_ops = {
-    .info = iommu_info,
+    .limits = iommu_limits,
     .map = iommu_map,
     .unmap = iommu_unmap,
 };
@@ -452,15 +415,8 @@ static int negotiate(struct vfio_user *user, int *twin)
 static int get_info(struct vfio_user *user)
 {
     struct vfio_user_device_info info = {.argsz = sizeof(info)};
-    struct vfio_user_call call = {
-        .command = VFIO_USER_DEVICE_GET_INFO,
-        .data = &info,
-        .size = sizeof(info),
-        .reply = &info,
-        .min = sizeof(info),
-        .max = sizeof(info),
-    };
-    int err = vfio_user_call(&user->conn, &call);
+    int err =
+        command(user, VFIO_USER_DEVICE_GET_INFO, &info, sizeof(info), &info, sizeof(info));
     if (err)
         return vfio_user_conn_lose(&user->conn, "does not tell what its device is: %s",
                                    strerror(-err));

@@ -503,13 +503,10 @@ static void ready(void *opaque, uint32_t events)
 int vfio_user_conn_watch(struct vfio_user_conn *conn, int fd)
 {
     conn->twin.fd = fd;
+    conn->watched = true;
     int err = loop_add(conn->loop, conn->main.fd, EPOLLIN, ready, conn);
-    if (!err && fd >= 0) {
+    if (!err && fd >= 0)
         err = loop_add(conn->loop, fd, EPOLLIN, ready, conn);
-        if (err)
-            loop_remove(conn->loop, conn->main.fd);
-    }
-    conn->watched = !err;
     if (err)
         log_error(conn->dev->name, "cannot watch the server's socket: %s", strerror(-err));
     return err;
@@ -551,7 +548,6 @@ int vfio_user_conn_open(struct vfio_user_conn *conn, struct vfio_device *dev, co
     struct sockaddr_un addr = {.sun_family = AF_UNIX};
     size_t len = strlen(path);
     int err = -ENOMEM;
-
     *conn = (struct vfio_user_conn){.dev = dev, .loop = loop, .main.fd = -1, .twin.fd = -1};
     pthread_mutex_init(&conn->lock, NULL);
     pthread_mutex_init(&conn->queue_lock, NULL);

@@ -15,6 +15,8 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <sys/mman.h>
 
 #include "vmm/hv.h"
@@ -32,7 +34,6 @@ static uint8_t *reserve(uint64_t size, uint64_t align)
     uint64_t room = size + align - LAYOUT_PAGE_SIZE;
     uint8_t *p =
         mmap(NULL, room, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-
     if (p == MAP_FAILED)
         return NULL;
     uint64_t head = align_up((uintptr_t)p, align) - (uintptr_t)p;
@@ -46,7 +47,6 @@ static uint8_t *reserve(uint64_t size, uint64_t align)
 static int map_areas(struct vfio_view *view, uint64_t align)
 {
     const struct vfio_region *region = &view->region;
-
     view->va_size = align_up(region->size, LAYOUT_PAGE_SIZE);
     view->va = reserve(view->va_size, MIN(align, GIB));
     if (!view->va)
@@ -63,7 +63,6 @@ static int map_areas(struct vfio_view *view, uint64_t align)
 void vfio_view_mmap(struct vfio_view *view, uint64_t align)
 {
     int err = view->region.areas ? map_areas(view, align) : 0;
-
     if (!err)
         return;
     log_note(view->dev->name, "cannot map %s%u: %s; its registers are trapped, which is slow",
@@ -114,7 +113,6 @@ static void remove_slots(struct vfio_view *view, unsigned nr)
 int vfio_view_add_slots(struct vfio_view *view)
 {
     struct hv *hv = view->hv;
-
     for (unsigned i = 0; i < view->region.areas; i++) {
         const struct vfio_area *area = &view->region.area[i];
         int slot = hv->ops->slot_add(hv, view->addr + area->offset, view->va + area->offset,
@@ -138,7 +136,6 @@ int vfio_view_add_slots(struct vfio_view *view)
 bool vfio_view_remove_slots(struct vfio_view *view)
 {
     bool direct = view->direct;
-
     remove_ioeventfds(view);
     if (direct)
         remove_slots(view, view->region.areas);
@@ -158,7 +155,6 @@ uint64_t vfio_view_read(struct vfio_view *view, uint64_t offset, unsigned size)
 {
     uint8_t bytes[8];
     int err = -ERANGE; /* the guest's range may be larger than the region */
-
     if (range_within(offset, size, view->region.size))
         err = view->dev->ops->region_read(view->dev, &view->region, offset, bytes, size);
     if (!err)
@@ -171,7 +167,6 @@ void vfio_view_write(struct vfio_view *view, uint64_t offset, unsigned size, uin
 {
     uint8_t bytes[8];
     int err = -ERANGE;
-
     put_le(bytes, size, value);
     if (view->region.flags & VFIO_REGION_INFO_FLAG_WRITE && /* a ROM is not */
         range_within(offset, size, view->region.size))
@@ -182,26 +177,11 @@ void vfio_view_write(struct vfio_view *view, uint64_t offset, unsigned size, uin
 
 /* ---- description ---- */
 
-void vfio_view_print_size(FILE *f, uint64_t size)
-{
-    static const char unit[][2] = {"", "K", "M", "G", "T"};
-    unsigned i = 0;
-
-    while (i + 1 < ARRAY_SIZE(unit) && size && !(size % KIB)) {
-        size /= KIB;
-        i++;
-    }
-    fprintf(f, " %" PRIu64 "%s", size, unit[i]);
-}
-
-void vfio_view_print_access(FILE *f, const struct vfio_view *view,
-                            const char *(*label)(const struct vfio_view *view, uint64_t start,
-                                                 uint64_t end))
+static void print_access(FILE *f, const struct vfio_view *view, vfio_view_label *label)
 {
     const struct vfio_region *region = &view->region;
     const char *lead = ", trapped ";
     uint64_t start = 0; /* of the gap before area i, or behind the last */
-
     fputs(region->areas ? " direct" : " trapped", f);
     for (unsigned i = 0; region->areas && i <= region->areas; i++) {
         uint64_t end = i < region->areas ? region->area[i].offset : region->size;
@@ -214,4 +194,19 @@ void vfio_view_print_access(FILE *f, const struct vfio_view *view,
         }
         start = i < region->areas ? end + region->area[i].size : end;
     }
+}
+
+void vfio_view_describe(const struct vfio_view *view, uint64_t addr, uint64_t size,
+                        vfio_view_label *label)
+{
+    char *access = NULL;
+    size_t len;
+    FILE *f = open_memstream(&access, &len);
+    if (!f)
+        return;
+    print_access(f, view, label);
+    if (fclose(f) == 0)
+        log_note(view->dev->name, "%s%u%s 0x%" PRIx64 " %s%s", view->noun, view->region.index,
+                 view->pio ? " I/O" : "", addr, vfio_size_text(size).s, access);
+    free(access);
 }

@@ -6,7 +6,6 @@
 
 #include <stdbool.h>
 #include <stdint.h>
-#include <stdio.h>
 
 #include "vfio/vfio.h"
 #include "vmm/log.h"
@@ -43,10 +42,9 @@ bool vfio_view_remove_slots(struct vfio_view *view);
 uint64_t vfio_view_read(struct vfio_view *view, uint64_t offset, unsigned size);
 void vfio_view_write(struct vfio_view *view, uint64_t offset, unsigned size, uint64_t value);
 
-/* " 16M", " 4K", " 128": the largest unit that gives a whole number. */
-void vfio_view_print_size(FILE *f, uint64_t size);
-/* " direct, trapped 0x2000-0x2fff (MSI-X table)". LABEL (may be NULL) names what is trapped in
- * [START, END), or returns NULL. */
-void vfio_view_print_access(FILE *f, const struct vfio_view *view,
-                            const char *(*label)(const struct vfio_view *view, uint64_t start,
-                                                 uint64_t end));
+/* What is trapped in [START, END), or NULL. */
+typedef const char *vfio_view_label(const struct vfio_view *view, uint64_t start, uint64_t end);
+/* Logs a note: "BAR1 0xfe0000000 64K direct, trapped 0x2000-0x2fff (MSI-X table)". LABEL may be
+ * NULL. */
+void vfio_view_describe(const struct vfio_view *view, uint64_t addr, uint64_t size,
+                        vfio_view_label *label);

@@ -21,6 +21,7 @@
 #include "vmm/json.h"
 #include "vmm/log.h"
 #include "vmm/loop.h"
+#include "vmm/spawn.h"
 #include "vmm/util.h"
 
 #define CLIENTS_MAX 4
@@ -211,15 +212,13 @@ static void on_connection(void *opaque, uint32_t events)
 
 /* Whether a socket is at PATH that nobody listens at. A file of another kind refuses
  * connections, too. */
-static bool is_left_over(const struct sockaddr_un *addr)
+static bool is_left_over(const char *path)
 {
     struct stat st;
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    bool refused = fd >= 0 && connect(fd, (const struct sockaddr *)addr, sizeof(*addr)) &&
-                   errno == ECONNREFUSED;
+    int fd = spawn_connect(path);
     if (fd >= 0)
         close(fd);
-    return refused && !lstat(addr->sun_path, &st) && S_ISSOCK(st.st_mode);
+    return fd == -ECONNREFUSED && !lstat(path, &st) && S_ISSOCK(st.st_mode);
 }
 
 static int listen_at(struct control *control)
@@ -238,7 +237,7 @@ static int listen_at(struct control *control)
     if (fchmod(control->fd, 0600))
         return -errno;
     int err = bind(control->fd, any, sizeof(addr)) ? -errno : 0;
-    if (err == -EADDRINUSE && is_left_over(&addr) && !unlink(control->path))
+    if (err == -EADDRINUSE && is_left_over(control->path) && !unlink(control->path))
         err = bind(control->fd, any, sizeof(addr)) ? -errno : 0;
     if (err)
         return err;
@@ -261,6 +260,7 @@ int control_create(struct control **out, const char *path, struct loop *loop,
         log_error(path, "cannot make the control socket: %s; %s", strerror(-err),
                   err == -EADDRINUSE     ? "it is another VM's, or no socket: give another path"
                   : err == -ENAMETOOLONG ? "give a path of 1 to 107 bytes"
+                  : err == -EMFILE       ? "raise the limit of files (ulimit -n)"
                                          : "give a path in a directory that can be written");
         control_destroy(control);
         return err;

@@ -43,12 +43,13 @@ static void basic_max(struct kvm_cpuid_entry2 *e, const struct guest *g)
     e->eax = MAX(e->eax, g->max_basic);
 }
 
-/* Leaf 1: APIC id, logical processors in the package (EBX, eight bits for each), and the bits
- * that depend on the policy. */
+/* Leaf 1: EBX[31:24] APIC id, [23:16] logical processors in the package (AMD) or room for their
+ * ids; and the bits that depend on the policy. */
 static void features(struct kvm_cpuid_entry2 *e, const struct guest *g)
 {
     const struct cpuid_policy *p = g->policy;
-    e->ebx = (e->ebx & 0xffff) | MIN(g->package, 0xffU) << 16 | g->id << 24;
+    uint32_t package = g->amd ? g->package : B(topology_socket_shift(g->topology));
+    e->ebx = (e->ebx & 0xffff) | MIN(package, 0xffU) << 16 | g->id << 24;
     e->ecx &= ~B(31);
     if (p->signature != CPUID_HIDDEN)
         e->ecx |= B(31);
@@ -61,23 +62,18 @@ static void features(struct kvm_cpuid_entry2 *e, const struct guest *g)
 
 /* Leaf 4 and 0x8000001D: EAX[25:14] room for the ids of the logical processors sharing the
  * cache, less 1: a core's, from the third level on a package's. The host's figures would merge
- * or split the guest's cache domains. */
-static void sharing(struct kvm_cpuid_entry2 *e, const struct guest *g)
+ * or split the guest's cache domains. Leaf 4 only: EAX[31:26] room for core ids in the package,
+ * less 1. */
+static void caches(struct kvm_cpuid_entry2 *e, const struct guest *g)
 {
+    const struct topology *t = g->topology;
     uint32_t level = e->eax >> 5 & 7;
     if (!(e->eax & 0x1f)) /* no more caches */
         return;
-    uint32_t bits =
-        level >= 3 ? topology_socket_shift(g->topology) : topology_bits(g->topology->threads);
+    uint32_t bits = level >= 3 ? topology_socket_shift(t) : topology_bits(t->threads);
     e->eax = (e->eax & ~(0xfffU << 14)) | (MIN(B(bits), 4096U) - 1) << 14;
-}
-
-/* Leaf 4: EAX[31:26] room for core ids in the package, less 1. */
-static void cores(struct kvm_cpuid_entry2 *e, const struct guest *g)
-{
-    if (e->eax & 0x1f)
-        e->eax = (e->eax & ~(0x3fU << 26)) |
-                 (MIN(B(topology_bits(g->topology->cores)), 64U) - 1) << 26;
+    if (e->function == 4)
+        e->eax = (e->eax & 0x3ffffff) | (MIN(B(topology_bits(t->cores)), 64U) - 1) << 26;
 }
 
 /* 0x80000001: ECX bit 1 (CmpLegacy) says that the HTT bit means cores, not threads. */
@@ -100,9 +96,10 @@ static void amd_sizes(struct kvm_cpuid_entry2 *e, const struct guest *g)
  * package. */
 static void amd_topology(struct kvm_cpuid_entry2 *e, const struct guest *g)
 {
+    const struct topology *t = g->topology;
     e->eax = g->id;
-    e->ebx = (topology_core(g->topology, g->index) & 0xff) | (g->topology->threads - 1) << 8;
-    e->ecx = topology_socket(g->topology, g->index) & 0xff;
+    e->ebx = (topology_core(t, g->index) & 0xff) | (MIN(t->threads, 256U) - 1) << 8;
+    e->ecx = topology_socket(t, g->index) & 0xff;
     e->edx = 0;
 }
 
@@ -128,13 +125,12 @@ static const struct rule rule[] = {
     /* This machine's own identity and topology, not the host's. */
     {LEAF(0x0), .fn = basic_max},
     {LEAF(0x1), .fn = features},
-    {LEAF(0x4), .fn = sharing},
-    {LEAF(0x4), .fn = cores},
+    {LEAF(0x4), .fn = caches},
     {LEAF(0xb), .drop = true},                  /* added anew by add_topology() */
     {LEAF(0x1f), .drop = true},                 /* likewise */
     {LEAF(0x80000001), .fn = amd_features},
     {LEAF(0x80000008), .fn = amd_sizes},
-    {LEAF(0x8000001d), .fn = sharing},
+    {LEAF(0x8000001d), .fn = caches},
     {LEAF(0x8000001e), .fn = amd_topology},
     {LEAF(0x80000026), .drop = true},           /* topology again: 0xB says it all */
 

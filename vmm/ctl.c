@@ -9,8 +9,6 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/time.h>
-#include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -18,10 +16,12 @@
 #include "vmm/log.h"
 #include "vmm/loop.h"
 #include "vmm/machine.h"
+#include "vmm/spawn.h"
 #include "vmm/util.h"
 
 #define REPLY_MAX     (128 * 1024)
 #define PATIENCE_S    30
+#define RETRY_MS      20
 #define COMMAND_CHARS "abcdefghijklmnopqrstuvwxyz-"
 
 struct answer {
@@ -29,31 +29,25 @@ struct answer {
     char desc[JSON_STRING_MAX];
 };
 
+static int64_t patience_ends(void)
+{
+    return loop_now(CLOCK_MONOTONIC) + PATIENCE_S * NS_PER_S;
+}
+
+/* A VM that is busy (-EAGAIN) takes the connection when it is not. */
 static int connect_to(const char *path)
 {
-    const struct timeval patience = {.tv_sec = PATIENCE_S};
-    struct sockaddr_un addr = {.sun_family = AF_UNIX};
-    size_t len = strlen(path);
-    if (len == 0 || len >= sizeof(addr.sun_path))
-        return -ENAMETOOLONG;
-    memcpy(addr.sun_path, path, len);
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (fd < 0)
-        return -errno;
-    /* Also for a connection that nobody takes. */
-    if (setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience)) ||
-        connect(fd, (const struct sockaddr *)&addr, sizeof(addr))) {
-        int err = -errno;
-        close(fd);
-        return err;
-    }
+    int64_t until = patience_ends();
+    int fd;
+    while ((fd = spawn_connect(path)) == -EAGAIN && loop_now(CLOCK_MONOTONIC) < until)
+        poll(NULL, 0, RETRY_MS);
     return fd;
 }
 
 /* A line, whose length is returned, without its newline. */
 static int receive(int fd, char *reply, size_t room)
 {
-    int64_t until = loop_now(CLOCK_MONOTONIC) + PATIENCE_S * NS_PER_S;
+    int64_t until = patience_ends();
     size_t len = 0;
     while (len < room) {
         struct pollfd p = {.fd = fd, .events = POLLIN};
@@ -83,10 +77,14 @@ static int print_answer(const char *path, const char *command, const char *reply
         {"error.desc", JSON_STRING, offsetof(struct answer, desc), sizeof(r.desc)},
     };
     if (json_read(field, ARRAY_SIZE(field), &r, reply, (size_t)len))
-        snprintf(r.desc, sizeof(r.desc), "the answer is not understood; is it a VM's socket?");
-    else if (r.good)
-        return printf("%.*s\n", len, reply) < 0 || fflush(stdout) ? STATUS_START : STATUS_OFF;
-    log_error(path, "cannot do %s: %s", command, r.desc);
+        log_error(path, "cannot do %s: the answer is not understood; is it a VM's socket?",
+                  command);
+    else if (!r.good)
+        log_error(path, "cannot do %s: %s", command, r.desc);
+    else if (printf("%.*s\n", len, reply) > 0 && !fflush(stdout))
+        return STATUS_OFF;
+    else
+        log_error(path, "cannot print the answer: %s; %s was done", strerror(errno), command);
     return STATUS_START;
 }
 

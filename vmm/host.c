@@ -4,7 +4,6 @@
  */
 #include "vmm/host.h"
 
-#include <errno.h>
 #include <stdio.h>
 
 #include "vmm/log.h"
@@ -27,13 +26,13 @@ static bool is_bound(const char *path, const void *opaque)
 
 static const struct command {
     const char *name;
-    int (*run)(const struct host_args *args);
-    const char *option;
+    int (*run)(const struct host_devices *named, bool option);
+    const char *option; /* NULL: it has none */
     bool needs_device;
     vfio_name_filter *free; /* of several devices with one ID */
 } command[] = {
     {"list", host_list, "--json", false, NULL},
-    {"check", host_check, "", false, NULL},
+    {"check", host_check, NULL, false, NULL},
     {"bind", host_bind, "--force", true, is_idle},
     {"unbind", host_unbind, "--force", true, is_bound},
 };
@@ -59,35 +58,26 @@ static int usage(const char *what, const char *why)
     return STATUS_USAGE;
 }
 
-static int add_device(const struct command *c, struct host_args *args, const char *name)
-{
-    if (!strncmp(name, "unix:", 5) || !strncmp(name, "mdev:", 5)) {
-        log_error(name, "cannot use device: it is made by who uses it; give one that minivmm "
-                        "host list shows");
-        return -EINVAL;
-    }
-    int nr = vfio_name_find(name, c->free, NULL, args->device + args->nr,
-                            HOST_DEVICES_MAX - args->nr);
-    if (nr < 0)
-        return nr;
-    args->nr += (unsigned)nr;
-    return 0;
-}
-
 static int run(const struct command *c, int argc, char *const *argv)
 {
-    struct host_args args = {0};
+    struct host_devices named = {0};
+    bool option = false;
     for (int i = 0; i < argc; i++) {
-        if (!strcmp(argv[i], c->option))
-            args.json = args.force = true;
-        else if (argv[i][0] == '-')
+        if (c->option && !strcmp(argv[i], c->option)) {
+            option = true;
+        } else if (argv[i][0] == '-') {
             return usage(argv[i], "unknown option");
-        else if (add_device(c, &args, argv[i]))
-            return STATUS_START;
+        } else {
+            int nr = vfio_name_find(argv[i], c->free, NULL, named.at + named.nr,
+                                    HOST_DEVICES_MAX - named.nr);
+            if (nr < 0)
+                return STATUS_START;
+            named.nr += (unsigned)nr;
+        }
     }
-    if (c->needs_device && !args.nr)
+    if (c->needs_device && !named.nr)
         return usage(c->name, "no device given");
-    return c->run(&args) ? STATUS_START : 0;
+    return c->run(&named, option) ? STATUS_START : 0;
 }
 
 int host_main(int argc, char *const *argv)

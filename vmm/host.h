@@ -14,20 +14,19 @@
 
 #define HOST_DEVICES_MAX 64
 
-struct host_args {
-    bool json, force;
+struct host_devices {
     unsigned nr;
-    struct vfio_path device[HOST_DEVICES_MAX];
+    struct vfio_path at[HOST_DEVICES_MAX];
 };
 
 /* ARGV[0] is "host". Returns the exit status: 0, 2 (bad command line) or 4. */
 int host_main(int argc, char *const *argv);
 
 /* Each returns 0, or a negative errno when it has said what it could not do. */
-int host_list(const struct host_args *args);
-int host_check(const struct host_args *args);
-int host_bind(const struct host_args *args);
-int host_unbind(const struct host_args *args);
+int host_list(const struct host_devices *named, bool json);
+int host_check(const struct host_devices *named, bool unused);
+int host_bind(const struct host_devices *named, bool force);
+int host_unbind(const struct host_devices *named, bool force);
 
 struct host_use {
     char who[256]; /* "mounted on /home (/dev/nvme0n1p2)" */

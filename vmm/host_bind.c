@@ -4,9 +4,10 @@
  *
  * By driver_override, at run time, as Linux Documentation/ABI/testing/sysfs-bus-pci describes
  * (driver_override, unbind, drivers_probe) and sysfs-bus-platform alike. A group is taken
- * whole, for VFIO gives it away only whole; bridges stay with their driver, which does no DMA.
- * What driver a device had stands in /run/minivmm/ADDRESS, empty for none, until it has it
- * back. All or nothing: what was changed before something failed is changed back.
+ * whole, for VFIO gives it away only whole; bridges between PCI buses stay with their driver,
+ * which does no DMA. What driver a device had stands in /run/minivmm/ADDRESS, empty for none,
+ * until it has it back. All or nothing: what was changed before something failed is changed
+ * back.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -21,12 +22,9 @@
 
 #define STATE_DIR "/run/minivmm"
 
-#define CLASS_BRIDGE 0x06 /* PCI_BASE_CLASS_BRIDGE of linux/pci_ids.h, not part of the UAPI */
-
-struct targets {
-    struct vfio_path path[HOST_DEVICES_MAX];
-    unsigned nr;
-};
+/* PCI_BASE_CLASS_BRIDGE and PCI_CLASS_BRIDGE_PCI of linux/pci_ids.h, not part of the UAPI. */
+#define CLASS_BRIDGE     0x06
+#define CLASS_BRIDGE_PCI 0x0604
 
 struct device {
     const char *path, *name; /* /sys/bus/pci/devices/0000:42:00.0, 0000:42:00.0 */
@@ -80,9 +78,9 @@ static int to_vfio(const char *path)
         err = vfio_sysfs_write(path, "driver/unbind", d.name);
     if (!err)
         err = vfio_sysfs_write(d.bus, "drivers_probe", d.name);
-    struct device now;
-    look_at(path, &now);
-    if (!err && strcmp(now.driver, d.vfio))
+    char now[64];
+    vfio_sysfs_driver(path, now, sizeof(now));
+    if (!err && strcmp(now, d.vfio))
         err = -ENODEV;
     if (err)
         return failed(&d, "bind device to VFIO", err, "dmesg may tell more");
@@ -130,11 +128,13 @@ static bool is_bridge(const char *path)
     return vfio_sysfs_number(path, "class") >> 16 == CLASS_BRIDGE;
 }
 
+/* A bridge to ISA with a driver is as much in VFIO's way as any other device. */
 static bool wants_vfio(const char *path)
 {
     char driver[64];
+    bool is_pci = vfio_sysfs_number(path, "class") >> 8 == CLASS_BRIDGE_PCI;
     vfio_sysfs_driver(path, driver, sizeof(driver));
-    return !is_bridge(path) && !vfio_sysfs_is_vfio(path, driver);
+    return !vfio_sysfs_is_vfio(path, driver) && !(is_bridge(path) && (is_pci || !driver[0]));
 }
 
 static bool wants_host(const char *path)
@@ -142,10 +142,10 @@ static bool wants_host(const char *path)
     return vfio_sysfs_has(STATE_DIR, vfio_sysfs_name(path));
 }
 
-static int add_target(struct targets *t, const char *path)
+static int add_target(struct host_devices *t, const char *path)
 {
     for (unsigned i = 0; i < t->nr; i++) {
-        if (!strcmp(vfio_sysfs_name(t->path[i].text), vfio_sysfs_name(path)))
+        if (!strcmp(vfio_sysfs_name(t->at[i].text), vfio_sysfs_name(path)))
             return 0;
     }
     if (t->nr == HOST_DEVICES_MAX) {
@@ -153,12 +153,12 @@ static int add_target(struct targets *t, const char *path)
                   HOST_DEVICES_MAX);
         return -E2BIG;
     }
-    snprintf(t->path[t->nr++].text, sizeof(t->path[0].text), "%s", path);
+    snprintf(t->at[t->nr++].text, sizeof(t->at[0].text), "%s", path);
     return 0;
 }
 
 /* Those of PATH's group that are WANTED. */
-static int add_group(struct targets *t, const char *path, bool (*wanted)(const char *path))
+static int add_group(struct host_devices *t, const char *path, bool (*wanted)(const char *path))
 {
     char dir[64], list[8192], member[320], *rest;
     int group = vfio_sysfs_group(path), err = 0;
@@ -178,12 +178,12 @@ static int add_group(struct targets *t, const char *path, bool (*wanted)(const c
 }
 
 /* Only those that are about to lose the driver they have. */
-static int refuse_used(const struct targets *t, bool on_vfio)
+static int refuse_used(const struct host_devices *t, bool on_vfio)
 {
     struct host_use use;
     char driver[64];
     for (unsigned i = 0; i < t->nr; i++) {
-        const char *path = t->path[i].text;
+        const char *path = t->at[i].text;
         vfio_sysfs_driver(path, driver, sizeof(driver));
         if (vfio_sysfs_is_vfio(path, driver) == on_vfio && host_in_use(path, &use)) {
             log_error(vfio_sysfs_name(path),
@@ -227,42 +227,42 @@ static int check_bindable(const char *path)
     return -ENODEV;
 }
 
-int host_bind(const struct host_args *args)
+int host_bind(const struct host_devices *named, bool force)
 {
-    struct targets t = {.nr = 0};
+    struct host_devices t = {.nr = 0};
     int err = check_permission();
-    for (unsigned i = 0; i < args->nr && !err; i++) {
-        const char *path = args->device[i].text;
+    for (unsigned i = 0; i < named->nr && !err; i++) {
+        const char *path = named->at[i].text;
         err = check_bindable(path);
         if (!err && wants_vfio(path))
             err = add_target(&t, path);
         if (!err)
             err = add_group(&t, path, wants_vfio);
     }
-    if (!err && !args->force)
+    if (!err && !force)
         err = refuse_used(&t, false);
     for (unsigned i = 0; i < t.nr && !err; i++) {
-        err = to_vfio(t.path[i].text);
+        err = to_vfio(t.at[i].text);
         for (unsigned n = i + 1; n-- && err;)
-            to_host(t.path[n].text);
+            to_host(t.at[n].text);
     }
     return err;
 }
 
-int host_unbind(const struct host_args *args)
+int host_unbind(const struct host_devices *named, bool force)
 {
-    struct targets t = {.nr = 0};
+    struct host_devices t = {.nr = 0};
     int err = check_permission();
-    for (unsigned i = 0; i < args->nr && !err; i++) {
-        err = add_target(&t, args->device[i].text);
+    for (unsigned i = 0; i < named->nr && !err; i++) {
+        err = add_target(&t, named->at[i].text);
         if (!err)
-            err = add_group(&t, args->device[i].text, wants_host);
+            err = add_group(&t, named->at[i].text, wants_host);
     }
-    if (!err && !args->force)
+    if (!err && !force)
         err = refuse_used(&t, true);
     if (err)
         return err;
     for (unsigned i = 0; i < t.nr; i++)
-        err = to_host(t.path[i].text) ? -EIO : err;
+        err = to_host(t.at[i].text) ? -EIO : err;
     return err;
 }

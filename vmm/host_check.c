@@ -8,7 +8,7 @@
  * is seen in /proc/interrupts: the kernel calls such interrupt chips IR-something.
  */
 #include <errno.h>
-#include <limits.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/resource.h>
@@ -34,6 +34,21 @@ struct answer {
 
 #define SAY(field, ...) snprintf(field, sizeof(field), __VA_ARGS__)
 
+/* FIX may be NULL, where there is none or A has it already. Returns V. */
+__attribute__((format(printf, 4, 5))) static enum verdict say(struct answer *a, enum verdict v,
+                                                              const char *fix, const char *fmt,
+                                                              ...)
+{
+    va_list args;
+    va_start(args, fmt);
+    /* As in log.c. NOLINTNEXTLINE(clang-analyzer-valist.Uninitialized) */
+    vsnprintf(a->what, sizeof(a->what), fmt, args);
+    va_end(args);
+    if (fix)
+        SAY(a->fix, "%s", fix);
+    return v;
+}
+
 static bool file_has(const char *path, const char *word)
 {
     char *text = vfio_sysfs_load(path);
@@ -45,7 +60,7 @@ static bool file_has(const char *path, const char *word)
 static bool cpu_has(const char *flag)
 {
     char word[32];
-    snprintf(word, sizeof(word), " %s ", flag);
+    SAY(word, " %s ", flag);
     return file_has("/proc/cpuinfo", word);
 }
 
@@ -54,26 +69,25 @@ static bool cpu_has(const char *flag)
 static enum verdict ask_kvm(struct answer *a)
 {
     struct kvm *kvm;
-    const char *module = cpu_has("svm") ? "kvm_amd" : cpu_has("vmx") ? "kvm_intel" : NULL;
     if (access(NODE_KVM, R_OK | W_OK) < 0) {
-        SAY(a->what, NODE_KVM ": %s", strerror(errno));
-        if (errno == EACCES)
-            SAY(a->fix, "usermod -aG kvm $(id -un %u), and log in again", getuid());
-        else if (module)
-            SAY(a->fix, "modprobe %s", module);
+        int err = errno;
+        const char *fix = "turn virtualisation (VT-x, AMD-V or SVM) on in the firmware";
+        if (cpu_has("svm"))
+            fix = "modprobe kvm_amd";
+        else if (cpu_has("vmx"))
+            fix = "modprobe kvm_intel";
         else if (cpu_has("hypervisor"))
-            SAY(a->fix, "allow nested virtualisation on the host of this virtual machine");
-        else
-            SAY(a->fix, "turn virtualisation (VT-x, AMD-V or SVM) on in the firmware");
-        return NO;
+            fix = "allow nested virtualisation on the host of this virtual machine";
+        if (err == EACCES) {
+            SAY(a->fix, "usermod -aG kvm $(id -un %u), and log in again", getuid());
+            fix = NULL;
+        }
+        return say(a, NO, fix, NODE_KVM ": %s", strerror(err));
     }
-    if (kvm_create(&kvm, 1)) {
-        SAY(a->what, NODE_KVM " cannot be used, as the message above says");
-        return NO;
-    }
+    if (kvm_create(&kvm, 1))
+        return say(a, NO, NULL, NODE_KVM " cannot be used, as the message above says");
     kvm_destroy(kvm);
-    SAY(a->what, NODE_KVM " has all that is needed");
-    return YES;
+    return say(a, YES, NULL, NODE_KVM " has all that is needed");
 }
 
 /* Interrupts of devices reach a running guest without an exit only where the processor's APIC
@@ -87,12 +101,11 @@ static enum verdict ask_apic(struct answer *a)
     for (size_t i = 0; i < ARRAY_SIZE(vendor); i++) {
         const char *m = vendor[i].module, *p = vendor[i].parameter;
         char dir[64], on[8], nested[8];
-        snprintf(dir, sizeof(dir), "/sys/module/%s/parameters", m);
+        SAY(dir, "/sys/module/%s/parameters", m);
         vfio_sysfs_line(dir, p, on, sizeof(on));
         vfio_sysfs_line(dir, "nested", nested, sizeof(nested));
-        if (!on[0])
-            continue;
-        SAY(a->what, "%s: %s=%s nested=%s", m, p, on, nested);
+        if (on[0])
+            SAY(a->what, "%s: %s=%s nested=%s", m, p, on, nested);
         if ((on[0] == 'N' || on[0] == '0') && cpu_has(vendor[i].flag))
             SAY(a->fix, "for faster interrupts: modprobe -r %s; modprobe %s %s=1", m, m, p);
     }
@@ -108,60 +121,49 @@ static bool have_groups(void)
 
 static enum verdict ask_iommu(struct answer *a)
 {
-    if (have_groups()) {
-        SAY(a->what, "on: there are IOMMU groups");
-        return YES;
-    }
-    SAY(a->what, "no IOMMU group in /sys/kernel/iommu_groups");
+    const char *fix = "turn the IOMMU (VT-d, AMD-Vi) on in the firmware";
+    if (have_groups())
+        return say(a, YES, NULL, "on: there are IOMMU groups");
     if (vfio_sysfs_has("/sys/firmware/acpi/tables", "DMAR"))
-        SAY(a->fix, "sed -i 's/^GRUB_CMDLINE_LINUX=\"/&intel_iommu=on /' /etc/default/grub; "
-                    "update-grub; reboot");
+        fix = "sed -i 's/^GRUB_CMDLINE_LINUX=\"/&intel_iommu=on /' /etc/default/grub; "
+              "update-grub; reboot";
     else if (vfio_sysfs_has("/sys/firmware/acpi/tables", "IVRS"))
-        SAY(a->fix, "take amd_iommu=off and iommu=off from GRUB_CMDLINE_LINUX in "
-                    "/etc/default/grub; update-grub; reboot");
+        fix = "take amd_iommu=off and iommu=off from GRUB_CMDLINE_LINUX in "
+              "/etc/default/grub; update-grub; reboot";
     else if (cpu_has("hypervisor"))
-        SAY(a->fix, "give this virtual machine an IOMMU; QEMU: -machine "
-                    "q35,kernel-irqchip=split -device intel-iommu,intremap=on");
-    else
-        SAY(a->fix, "turn the IOMMU (VT-d, AMD-Vi) on in the firmware");
-    return NO;
+        fix = "give this virtual machine an IOMMU; QEMU: -machine "
+              "q35,kernel-irqchip=split -device intel-iommu,intremap=on";
+    return say(a, NO, fix, "no IOMMU group in /sys/kernel/iommu_groups");
 }
 
 static enum verdict ask_remapping(struct answer *a)
 {
-    char unsafe[8];
     bool iommufd = access(CONTAINER, F_OK) < 0 && access(IOMMUFD, F_OK) == 0;
-    const char *dir =
-        iommufd ? "/sys/module/iommufd/parameters" : "/sys/module/vfio_iommu_type1/parameters";
+    char dir[64], unsafe[8];
+    SAY(dir, "/sys/module/%s/parameters", iommufd ? "iommufd" : "vfio_iommu_type1");
     vfio_sysfs_line(dir, "allow_unsafe_interrupts", unsafe, sizeof(unsafe));
-    bool on = file_has("/proc/interrupts", " IR-");
-    SAY(a->what, "%s",
-        on                 ? "on"
-        : unsafe[0] == 'Y' ? "off, and VFIO told to go without"
-                           : "off");
-    if (on || unsafe[0] == 'Y')
-        return on ? YES : NOTE;
-    if (have_groups())
-        SAY(a->fix,
-            "turn it (x2APIC) on in the firmware; or, if guests are trusted: echo 1 > "
-            "%s/allow_unsafe_interrupts",
-            dir);
-    else
-        SAY(a->fix, "comes with the IOMMU");
-    return NO;
+    if (file_has("/proc/interrupts", " IR-"))
+        return say(a, YES, NULL, "on");
+    if (unsafe[0] == 'Y')
+        return say(a, NOTE, NULL, "off, and VFIO told to go without");
+    if (!have_groups())
+        return say(a, NO, "comes with the IOMMU", "off");
+    SAY(a->fix,
+        "turn it (x2APIC) on in the firmware; or, if guests are trusted: echo 1 > "
+        "%s/allow_unsafe_interrupts",
+        dir);
+    return say(a, NO, NULL, "off");
 }
 
 static enum verdict ask_vfio(struct answer *a)
 {
-    bool driver = vfio_sysfs_has("/sys/bus/pci/drivers", "vfio-pci");
-    bool iommufd = !access(IOMMUFD, F_OK), node = iommufd || !access(CONTAINER, F_OK);
-    SAY(a->what, "vfio-pci is %sloaded%s", driver ? "" : "not ",
-        iommufd ? "; there is iommufd" : "");
-    if (!driver)
-        SAY(a->fix, "modprobe vfio-pci");
-    else if (!node)
-        SAY(a->what, "there is no " CONTAINER " and no " IOMMUFD " here");
-    return driver && node ? YES : NO;
+    bool iommufd = access(IOMMUFD, F_OK) == 0;
+    if (!vfio_sysfs_has("/sys/bus/pci/drivers", "vfio-pci"))
+        return say(a, NO, "modprobe vfio-pci", "vfio-pci is not loaded");
+    if (!iommufd && access(CONTAINER, F_OK) < 0)
+        return say(a, NO, "in a container: give it the host's (--device /dev/vfio)",
+                   "there is no " CONTAINER " and no " IOMMUFD " here");
+    return say(a, YES, NULL, "vfio-pci is loaded%s", iommufd ? "; there is iommufd" : "");
 }
 
 /* A guest's RAM is pinned for its devices. */
@@ -169,29 +171,28 @@ static enum verdict ask_memlock(struct answer *a)
 {
     struct rlimit lim = {0, 0};
     getrlimit(RLIMIT_MEMLOCK, &lim);
-    if (geteuid() == 0 || lim.rlim_cur == RLIM_INFINITY) {
-        SAY(a->what, "unlimited");
-        return YES;
-    }
-    SAY(a->what, "RLIMIT_MEMLOCK is %llu MiB, the most that a guest can have with a device",
-        (unsigned long long)(lim.rlim_cur / MIB));
+    if (geteuid() == 0 || lim.rlim_cur == RLIM_INFINITY)
+        return say(a, YES, NULL, "unlimited");
     SAY(a->fix,
         "echo ':%u - memlock unlimited' > /etc/security/limits.d/minivmm.conf, and log "
         "in again",
         getuid());
-    return lim.rlim_cur < 512 * MIB ? NO : NOTE;
+    return say(a, lim.rlim_cur < 512 * MIB ? NO : NOTE, NULL,
+               "RLIMIT_MEMLOCK is %llu MiB, the most that a guest can have with a device",
+               (unsigned long long)(lim.rlim_cur / MIB));
 }
 
-/* They make the start faster and a device's translations fewer. */
+/* They make the start faster and a device's translations fewer. Guest RAM is shared memory: the
+ * word for transparent ones is shmem_enabled's. */
 static enum verdict ask_hugepages(struct answer *a)
 {
     char thp[64];
-    vfio_sysfs_line(THP, "enabled", thp, sizeof(thp));
+    vfio_sysfs_line(THP, "shmem_enabled", thp, sizeof(thp));
     SAY(a->what, "transparent: %s; reserved: %u of 2 MiB, %u free", thp[0] ? thp : "no",
         vfio_sysfs_number(HUGEPAGES, "nr_hugepages"),
         vfio_sysfs_number(HUGEPAGES, "free_hugepages"));
-    if (strstr(thp, "[never]"))
-        SAY(a->fix, "for a faster start: echo madvise > " THP "/enabled");
+    if (strstr(thp, "[never]") || strstr(thp, "[deny]"))
+        SAY(a->fix, "for a faster start: echo advise > " THP "/shmem_enabled");
     return NOTE;
 }
 
@@ -203,26 +204,22 @@ static enum verdict ask_driver(struct answer *a)
     char driver[64];
     int group = vfio_sysfs_group(a->path);
     vfio_sysfs_driver(a->path, driver, sizeof(driver));
+    const char *shown = driver[0] ? driver : "no driver";
+    if (group < 0)
+        return say(a, NO, "comes with the IOMMU", "%s; in no IOMMU group", shown);
     vfio_sysfs_neighbours(group, &near);
-    SAY(a->what, "%s; group %d: %s", driver[0] ? driver : "no driver", group, near.all);
-    if (vfio_sysfs_is_vfio(a->path, driver) && group >= 0 && !near.in_use[0])
-        return YES;
-    SAY(a->fix, "minivmm host bind %s", vfio_sysfs_name(a->path));
-    if (group < 0) {
-        SAY(a->what, "%s; in no IOMMU group", driver[0] ? driver : "no driver");
-        SAY(a->fix, "comes with the IOMMU");
-    }
-    return NO;
+    bool ready = vfio_sysfs_is_vfio(a->path, driver) && !near.in_use[0];
+    if (!ready)
+        SAY(a->fix, "minivmm host bind %s", vfio_sysfs_name(a->path));
+    return say(a, ready ? YES : NO, NULL, "%s; group %d: %s", shown, group, near.all);
 }
 
 static enum verdict ask_in_use(struct answer *a)
 {
     struct host_use use;
-    bool is_used = host_in_use(a->path, &use);
-    SAY(a->what, "%s", is_used ? use.who : "by nobody");
-    if (is_used)
-        SAY(a->fix, "%s", use.fix);
-    return is_used ? NO : YES;
+    if (host_in_use(a->path, &use))
+        return say(a, NO, use.fix, "%s", use.who);
+    return say(a, YES, NULL, "by nobody");
 }
 
 /* By its group or, where that has no node or this user may not use it, by the device's own. */
@@ -230,7 +227,7 @@ static enum verdict ask_permission(struct answer *a)
 {
     static const int mode[] = {R_OK | W_OK, F_OK};
     char node[2][64];
-    snprintf(node[0], sizeof(node[0]), "/dev/vfio/%d", vfio_sysfs_group(a->path));
+    SAY(node[0], "/dev/vfio/%d", vfio_sysfs_group(a->path));
     if (vfio_sysfs_cdev(a->path, node[1], sizeof(node[1])))
         node[1][0] = '\0';
     for (unsigned i = 0; i < 4; i++) {
@@ -238,14 +235,12 @@ static enum verdict ask_permission(struct answer *a)
         bool iommufd = i % 2, found = i / 2;
         if (access(own, mode[found]) < 0 || (iommufd && access(IOMMUFD, mode[found]) < 0))
             continue;
-        SAY(a->what, "%sto use %s", found ? "none " : "", own);
-        if (found)
-            SAY(a->fix, "chown %u %s%s", getuid(), own, iommufd ? " " IOMMUFD : "");
-        return found ? NO : YES;
+        if (!found)
+            return say(a, YES, NULL, "to use %s", own);
+        SAY(a->fix, "chown %u %s%s", getuid(), own, iommufd ? " " IOMMUFD : "");
+        return say(a, NO, NULL, "none to use %s", own);
     }
-    SAY(a->what, "the group has no node");
-    SAY(a->fix, "comes with the driver");
-    return NO;
+    return say(a, NO, "comes with the driver", "the group has no node");
 }
 
 static const struct question {
@@ -283,13 +278,14 @@ static unsigned ask(const struct question *q, size_t nr, const char *path)
     return missing;
 }
 
-int host_check(const struct host_args *args)
+int host_check(const struct host_devices *named, bool unused)
 {
+    (void)unused;
     printf("this machine\n");
     unsigned missing = ask(of_machine, ARRAY_SIZE(of_machine), NULL);
-    for (unsigned i = 0; i < args->nr; i++) {
-        printf("%s\n", vfio_sysfs_name(args->device[i].text));
-        missing += ask(of_device, ARRAY_SIZE(of_device), args->device[i].text);
+    for (unsigned i = 0; i < named->nr; i++) {
+        printf("%s\n", vfio_sysfs_name(named->at[i].text));
+        missing += ask(of_device, ARRAY_SIZE(of_device), named->at[i].text);
     }
     if (missing)
         printf("not ready: %u to mend\n", missing);

@@ -77,14 +77,6 @@ static void fill_id(const struct row *row, char *cell)
                  vfio_sysfs_number(row->path, "device"));
 }
 
-/* Before Linux 5.15 it is only known whether there is one. */
-static void fill_reset(const struct row *row, char *cell)
-{
-    vfio_sysfs_line(row->path, "reset_method", cell, CELL);
-    if (!cell[0] && vfio_sysfs_has(row->path, "reset"))
-        snprintf(cell, CELL, "yes");
-}
-
 /* "0:16M/32p 1:256G/64p 5:128/io": 32 and 64 bits wide, p for prefetchable. */
 static void fill_bars(const struct row *row, char *cell)
 {
@@ -120,21 +112,13 @@ static void fill_mdev(const struct row *row, char *cell)
     vfio_sysfs_names(dir, cell, CELL);
 }
 
-/* As lspci(8): the class, the vendor, the device; without pci.ids the base class (PCI Code and
- * ID Assignment Specification, 1.1). */
+/* As lspci(8): the class, the vendor, the device. */
 static void fill_name(const struct row *row, char *cell)
 {
-    static const char *const base[] = {
-        "unclassified", "storage",    "network",       "display",    "multimedia",
-        "memory",       "bridge",     "communication", "system",     "input",
-        "docking",      "processor",  "serial bus",    "wireless",   "I2O",
-        "satellite",    "encryption", "signals",       "accelerator"};
     char key[8], sub[8], class[NAME], subclass[NAME], vendor[NAME], device[NAME];
     unsigned code = vfio_sysfs_number(row->path, "class") >> 8;
-    if (!row->ids) {
-        snprintf(cell, CELL, "%s", code >> 8 < ARRAY_SIZE(base) ? base[code >> 8] : "");
+    if (!row->ids)
         return;
-    }
     snprintf(key, sizeof(key), "C %02x", code >> 8 & 0xff);
     snprintf(sub, sizeof(sub), "%02x", code & 0xff);
     look_up(row->ids, key, sub, class, subclass);
@@ -148,25 +132,25 @@ static void fill_name(const struct row *row, char *cell)
 
 enum kind { TEXT, NUMBER, WORDS }; /* what a cell is in JSON */
 
-/* A cell comes from a function, from what a link points to, from a file, or it is the name. */
+/* A cell comes from a function, from an attribute, link or file, or it is the device's name. */
 static const struct column {
     const char *title, *key;
     enum kind kind;
-    const char *file, *link;
+    const char *attribute;
     void (*fill)(const struct row *row, char *cell);
 } column[] = {
-    {"ADDRESS", "address", TEXT, NULL, NULL, NULL},
-    {"ID", "id", TEXT, NULL, NULL, fill_id},
-    {"CLASS", "class", TEXT, "class", NULL, NULL},
-    {"GROUP", "iommu_group", NUMBER, NULL, "iommu_group", NULL},
-    {"DRIVER", "driver", TEXT, NULL, "driver", NULL},
-    {"RESET", "reset_methods", WORDS, NULL, NULL, fill_reset},
-    {"BARS", "bars", WORDS, NULL, NULL, fill_bars},
-    {"VFS", "vfs", NUMBER, "sriov_numvfs", NULL, NULL},
-    {"MOST", "vfs_max", NUMBER, "sriov_totalvfs", NULL, NULL},
-    {"VF OF", "physfn", TEXT, NULL, "physfn", NULL},
-    {"MDEV TYPES", "mdev_types", WORDS, NULL, NULL, fill_mdev},
-    {"NAME", "name", TEXT, NULL, NULL, fill_name},
+    {"ADDRESS", "address", TEXT, NULL, NULL},
+    {"ID", "id", TEXT, NULL, fill_id},
+    {"CLASS", "class", TEXT, "class", NULL},
+    {"GROUP", "iommu_group", NUMBER, "iommu_group", NULL},
+    {"DRIVER", "driver", TEXT, "driver", NULL},
+    {"RESET", "reset_methods", WORDS, "reset_method", NULL},
+    {"BARS", "bars", WORDS, NULL, fill_bars},
+    {"VFS", "vfs", NUMBER, "sriov_numvfs", NULL},
+    {"MOST", "vfs_max", NUMBER, "sriov_totalvfs", NULL},
+    {"VF OF", "physfn", TEXT, "physfn", NULL},
+    {"MDEV TYPES", "mdev_types", WORDS, NULL, fill_mdev},
+    {"NAME", "name", TEXT, NULL, fill_name},
 };
 
 _Static_assert(ARRAY_SIZE(column) == COLUMNS, "a row has room");
@@ -178,12 +162,10 @@ static void fill_row(struct row *row)
         char *cell = row->cell[i];
         if (c->fill)
             c->fill(row, cell);
-        else if (c->link)
-            vfio_sysfs_link(row->path, c->link, cell, CELL);
-        else if (c->file)
-            vfio_sysfs_line(row->path, c->file, cell, CELL);
-        else
+        else if (!c->attribute)
             snprintf(cell, CELL, "%s", vfio_sysfs_name(row->path));
+        else if (vfio_sysfs_link(row->path, c->attribute, cell, CELL))
+            vfio_sysfs_line(row->path, c->attribute, cell, CELL);
         for (; *cell; cell++) {
             if (*cell < ' ' || *cell > '~')
                 *cell = '?';
@@ -214,49 +196,43 @@ static void print_table(const struct row *row, size_t rows)
     }
 }
 
-/* The first LEN characters, all of them printable ASCII. */
-static void print_string(const char *text, size_t len)
+/* Of printable ASCII. */
+static void print_string(const char *text)
 {
     putchar('"');
-    for (size_t i = 0; i < len; i++)
-        printf(text[i] == '"' || text[i] == '\\' ? "\\%c" : "%c", text[i]);
+    for (; *text; text++)
+        printf(*text == '"' || *text == '\\' ? "\\%c" : "%c", *text);
     putchar('"');
 }
 
-static void print_words(const char *cell)
+/* Takes the cell's words apart. */
+static void print_value(enum kind kind, char *cell)
 {
-    const char *separator = "";
-    putchar('[');
-    for (const char *word = cell; *word; word += strspn(word, " ")) {
-        size_t len = strcspn(word, " ");
-        printf("%s", separator);
-        print_string(word, len);
-        word += len;
-        separator = ", ";
-    }
-    putchar(']');
-}
-
-static void print_value(const struct row *row, size_t c)
-{
-    const char *cell = row->cell[c];
-    if (column[c].kind == WORDS)
-        print_words(cell);
-    else if (!*cell || (column[c].kind == NUMBER && cell[strspn(cell, "0123456789")]))
+    const char *separator = "[";
+    char *rest;
+    if (kind == WORDS) {
+        for (char *w = strtok_r(cell, " ", &rest); w; w = strtok_r(NULL, " ", &rest)) {
+            printf("%s", separator);
+            print_string(w);
+            separator = ", ";
+        }
+        printf(separator[0] == '[' ? "[]" : "]");
+    } else if (!*cell || (kind == NUMBER && cell[strspn(cell, "0123456789")])) {
         printf("null");
-    else if (column[c].kind == NUMBER)
+    } else if (kind == NUMBER) {
         printf("%lu", strtoul(cell, NULL, 10));
-    else
-        print_string(cell, strlen(cell));
+    } else {
+        print_string(cell);
+    }
 }
 
-static void print_json(const struct row *row, size_t rows)
+static void print_json(struct row *row, size_t rows)
 {
     printf("[");
     for (size_t r = 0; r < rows; r++) {
         for (size_t c = 0; c < COLUMNS; c++) {
             printf("%s\"%s\": ", c ? ",\n  " : r ? ",\n {" : "\n {", column[c].key);
-            print_value(&row[r], c);
+            print_value(column[c].kind, row[r].cell[c]);
         }
         printf("}");
     }
@@ -271,8 +247,13 @@ struct list {
     const char *ids;
 };
 
+/* Once: a parent of mediated devices may be a PCI device. */
 static int add_row(struct list *l, const char *path)
 {
+    for (size_t r = 0; r < l->rows; r++) {
+        if (!strcmp(l->row[r].cell[0], vfio_sysfs_name(path)))
+            return 0;
+    }
     struct row *row = realloc(l->row, (l->rows + 1) * sizeof(*row));
     if (!row)
         return -ENOMEM;
@@ -283,21 +264,15 @@ static int add_row(struct list *l, const char *path)
     return 0;
 }
 
-/* Of platform devices, those that an IOMMU isolates. */
+/* A platform device that no IOMMU isolates cannot be passed through. */
 static bool is_isolated(const char *path)
-{
-    return vfio_sysfs_group(path) >= 0;
-}
-
-/* Of the parents of mediated devices, those that are not among the PCI devices. */
-static bool is_not_pci(const char *path)
 {
     char bus[16];
     vfio_sysfs_bus(path, bus, sizeof(bus));
-    return strcmp(bus, "pci") != 0;
+    return strcmp(bus, "platform") != 0 || vfio_sysfs_group(path) >= 0;
 }
 
-static int add_bus(struct list *l, const char *dir, bool (*wanted)(const char *path))
+static int add_all(struct list *l, const char *dir)
 {
     struct dirent **entry;
     int err = 0;
@@ -305,7 +280,7 @@ static int add_bus(struct list *l, const char *dir, bool (*wanted)(const char *p
     for (int i = 0; i < nr; i++) {
         char path[PATH_MAX];
         snprintf(path, sizeof(path), "%s/%s", dir, entry[i]->d_name);
-        if (!err && entry[i]->d_name[0] != '.' && (!wanted || wanted(path)))
+        if (!err && entry[i]->d_name[0] != '.' && is_isolated(path))
             err = add_row(l, path);
         free(entry[i]);
     }
@@ -314,22 +289,20 @@ static int add_bus(struct list *l, const char *dir, bool (*wanted)(const char *p
     return err;
 }
 
-int host_list(const struct host_args *args)
+int host_list(const struct host_devices *named, bool json)
 {
+    static const char *const dir[] = {"/sys/bus/pci/devices", "/sys/bus/platform/devices",
+                                      "/sys/class/mdev_bus"};
     char *ids = load_ids();
     struct list l = {.ids = ids};
     int err = 0;
-    for (unsigned i = 0; i < args->nr && !err; i++)
-        err = add_row(&l, args->device[i].text);
-    if (!args->nr)
-        err = add_bus(&l, "/sys/bus/pci/devices", NULL);
-    if (!args->nr && !err)
-        err = add_bus(&l, "/sys/bus/platform/devices", is_isolated);
-    if (!args->nr && !err)
-        err = add_bus(&l, "/sys/class/mdev_bus", is_not_pci);
+    for (unsigned i = 0; i < named->nr && !err; i++)
+        err = add_row(&l, named->at[i].text);
+    for (size_t i = 0; i < ARRAY_SIZE(dir) && !named->nr && !err; i++)
+        err = add_all(&l, dir[i]);
     if (err)
         log_error("host list", "cannot list devices: %s; free some memory", strerror(-err));
-    else if (args->json)
+    else if (json)
         print_json(l.row, l.rows);
     else
         print_table(l.row, l.rows);

@@ -22,12 +22,8 @@
 #include "vmm/host.h"
 #include "vmm/util.h"
 
-#define DEPTH_MAX 24     /* a disk behind USB hubs is ten deep */
-#define DIRS_MAX  100000 /* a controller with 500 disks has half of that */
-
 struct search {
     char *mounts, *swaps; /* NULL: not readable */
-    unsigned dirs;
     struct host_use *use;
 };
 
@@ -86,32 +82,30 @@ static bool mounted(struct search *s, const char *number, const char *node)
     return false;
 }
 
+/* Names are padded with blanks, then a tab. */
 static bool swapped_on(const struct search *s, const char *node)
 {
-    size_t len = strlen(node);
-    for (const char *line = s->swaps; line && *line; line += *line == '\n') {
-        if (!strncmp(line, node, len) && (line[len] == ' ' || line[len] == '\t'))
-            return true;
-        line += strcspn(line, "\n");
-    }
-    return false;
+    char blank[310], tab[310];
+    snprintf(blank, sizeof(blank), "\n%s ", node);
+    snprintf(tab, sizeof(tab), "\n%s\t", node);
+    return s->swaps && (strstr(s->swaps, blank) || strstr(s->swaps, tab));
 }
 
-static bool walk(struct search *s, const char *dir, unsigned depth);
+static bool walk(struct search *s, const char *dir);
 
 /* An NVMe name space that could have several paths: nvme0c1n1 is this one, hidden, and the disk
  * is nvme0n1, elsewhere in sysfs. */
-static bool multipath(struct search *s, const char *name, unsigned depth)
+static bool multipath(struct search *s, const char *name)
 {
     char dir[64];
     unsigned subsystem, controller, space;
     if (sscanf(name, "nvme%uc%un%u", &subsystem, &controller, &space) != 3)
         return false;
     snprintf(dir, sizeof(dir), "/sys/class/block/nvme%un%u", subsystem, space);
-    return walk(s, dir, depth + 1);
+    return walk(s, dir);
 }
 
-static bool block_in_use(struct search *s, const char *dir, unsigned depth)
+static bool block_in_use(struct search *s, const char *dir)
 {
     const char *name = vfio_sysfs_name(dir);
     char number[24], node[300], holders[128] = "", path[PATH_MAX];
@@ -126,7 +120,7 @@ static bool block_in_use(struct search *s, const char *dir, unsigned depth)
     if (holders[0])
         return found(s, "close (dmsetup, mdadm, vgchange)", holders, "part of %s (%s)", holders,
                      node);
-    return multipath(s, name, depth);
+    return multipath(s, name);
 }
 
 /* After its partitions, whose users have names. */
@@ -141,27 +135,46 @@ static bool claimed(struct search *s, const char *dir)
            found(s, "see lsblk", node, "claimed by the kernel (%s)", node);
 }
 
-static bool has_node_open(struct search *s, const char *dir)
+/* What stands after KEY in its line of the file at PATH. */
+static bool value_of(const char *path, const char *key, char *value, size_t size)
 {
-    char path[PATH_MAX], node[300], *name;
-    bool is_open = false;
-    if (!vfio_sysfs_has(dir, "dev"))
-        return false;
-    snprintf(path, sizeof(path), "%s/uevent", dir);
     char *text = vfio_sysfs_load(path);
-    if (text && (name = strstr(text, "DEVNAME="))) {
-        name += strlen("DEVNAME=");
-        snprintf(node, sizeof(node), "/dev/%.*s", MIN((int)strcspn(name, "\n"), 256), name);
-        is_open = node_open(s, node);
+    const char *at = text ? strstr(text, key) : NULL;
+    bool is_there = at != NULL;
+    if (is_there) {
+        at += strlen(key);
+        snprintf(value, size, "%.*s", (int)strcspn(at, "\n"), at);
     }
     free(text);
-    return is_open;
+    return is_there;
 }
 
-static bool look(struct search *s, const char *dir, const char *class, unsigned depth)
+static bool has_node_open(struct search *s, const char *dir)
+{
+    char path[PATH_MAX], name[256], node[300];
+    snprintf(path, sizeof(path), "%s/uevent", dir);
+    if (!vfio_sysfs_has(dir, "dev") || !value_of(path, "DEVNAME=", name, sizeof(name)))
+        return false;
+    snprintf(node, sizeof(node), "/dev/%s", name);
+    return node_open(s, node);
+}
+
+/* NVIDIA's driver: /proc/driver/nvidia/gpus/ADDRESS/information says which node is whose. */
+static bool nvidia_open(struct search *s, const char *path)
+{
+    char file[600], minor[16], node[32];
+    snprintf(file, sizeof(file), "/proc/driver/nvidia/gpus/%s/information",
+             vfio_sysfs_name(path));
+    if (!value_of(file, "Device Minor:", minor, sizeof(minor)))
+        return false;
+    snprintf(node, sizeof(node), "/dev/nvidia%lu", strtoul(minor, NULL, 10));
+    return node_open(s, node);
+}
+
+static bool look(struct search *s, const char *dir, const char *class)
 {
     const char *name = vfio_sysfs_name(dir);
-    if (!strcmp(class, "block") && block_in_use(s, dir, depth))
+    if (!strcmp(class, "block") && block_in_use(s, dir))
         return true;
     /* IFF_UP of linux/if.h */
     if (!strcmp(class, "net") && vfio_sysfs_number(dir, "flags") & 1)
@@ -177,40 +190,21 @@ static int is_dir(const struct dirent *entry)
     return entry->d_type == DT_DIR && entry->d_name[0] != '.';
 }
 
-static bool walk(struct search *s, const char *dir, unsigned depth)
+static bool walk(struct search *s, const char *dir)
 {
     struct dirent **entry;
     char path[PATH_MAX], class[32] = "";
-    if (depth > DEPTH_MAX || ++s->dirs > DIRS_MAX)
-        return found(s, "see", dir, "more than can be looked at");
     vfio_sysfs_bus(dir, class, sizeof(class));
-    bool used = look(s, dir, class, depth);
+    bool used = look(s, dir, class);
     int nr = used ? -1 : scandir(dir, &entry, is_dir, alphasort);
     for (int i = 0; i < nr; i++) {
         if (!used && snprintf(path, sizeof(path), "%s/%s", dir, entry[i]->d_name) < PATH_MAX)
-            used = walk(s, path, depth + 1);
+            used = walk(s, path);
         free(entry[i]);
     }
     if (nr >= 0)
         free(entry);
     return used || (!strcmp(class, "block") && claimed(s, dir));
-}
-
-/* NVIDIA's driver: /proc/driver/nvidia/gpus/ADDRESS/information says which node is whose. */
-static bool nvidia_open(struct search *s, const char *path)
-{
-    char file[600], node[32];
-    unsigned minor;
-    bool is_open = false;
-    snprintf(file, sizeof(file), "/proc/driver/nvidia/gpus/%s/information",
-             vfio_sysfs_name(path));
-    char *text = vfio_sysfs_load(file), *line = text ? strstr(text, "Device Minor:") : NULL;
-    if (line && sscanf(line, "Device Minor: %u", &minor) == 1) {
-        snprintf(node, sizeof(node), "/dev/nvidia%u", minor);
-        is_open = node_open(s, node);
-    }
-    free(text);
-    return is_open;
 }
 
 bool host_in_use(const char *path, struct host_use *use)
@@ -231,7 +225,7 @@ bool host_in_use(const char *path, struct host_use *use)
         return true;
     s.mounts = vfio_sysfs_load("/proc/self/mountinfo");
     s.swaps = vfio_sysfs_load("/proc/swaps");
-    bool used = nvidia_open(&s, path) || walk(&s, path, 0);
+    bool used = nvidia_open(&s, path) || walk(&s, path);
     free(s.mounts);
     free(s.swaps);
     return used;

@@ -74,6 +74,8 @@ __attribute__((format(printf, 3, 0))) static void log_line(enum log_level level,
     if ((int)level > atomic_load(&log_max_level))
         return;
     const char *name = atomic_load(&log_name);
+    if (where && !*where)
+        where = "''"; /* a file without a name */
     n = snprintf(line, sizeof(line), "minivmm%s%s: %s%s", name ? " " : "", name ? name : "",
                  where ? where : "", where ? ": " : "");
     len = n < 0 ? 0 : (size_t)n;

@@ -65,13 +65,13 @@ struct machine {
     struct placement place;
     struct mem mem;
     struct kvm *kvm;
+    struct power power; /* what devices may ask of it */
     struct bus pio, mmio;
     struct loop *loop;
     struct control *control;
     struct console *console;
     struct uart *uart;
     struct cmos *cmos;
-    struct i8042 *i8042;
     struct acpi_pm *acpi_pm;
     struct debugport *debugport;
     struct pci_bus pci;
@@ -83,10 +83,10 @@ struct machine {
 /* ---- what ends or resets the VM (any thread) ---- */
 
 /* The first reason to end the VM counts; a reset gives way to it. */
-static void end(struct machine *m, int status)
+static void set_verdict(struct machine *m, int verdict)
 {
     int v = atomic_load(&m->verdict);
-    while (v < 0 && !atomic_compare_exchange_weak(&m->verdict, &v, status))
+    while (v < 0 && v != verdict && !atomic_compare_exchange_weak(&m->verdict, &v, verdict))
         ;
     vcpus_stop_async(m->vcpus);
     loop_stop(m->loop);
@@ -94,23 +94,17 @@ static void end(struct machine *m, int status)
 
 static void power_reset(void *opaque)
 {
-    struct machine *m = opaque;
-    int none = VERDICT_NONE;
-    if (m->opt->no_reboot)
-        return end(m, STATUS_RESET);
-    atomic_compare_exchange_strong(&m->verdict, &none, VERDICT_RESET);
-    vcpus_stop_async(m->vcpus);
-    loop_stop(m->loop);
+    set_verdict(opaque, VERDICT_RESET);
 }
 
 static void power_off(void *opaque)
 {
-    end(opaque, STATUS_OFF);
+    set_verdict(opaque, STATUS_OFF);
 }
 
 static void power_debug_exit(void *opaque, unsigned value)
 {
-    end(opaque, (int)((value << 1 | 1) & 0xff));
+    set_verdict(opaque, (int)((value << 1 | 1) & 0xff));
 }
 
 static const struct power_ops power_ops = {
@@ -123,7 +117,7 @@ static void vcpu_ended(void *opaque, enum vcpu_event event)
 {
     if (event == VCPU_SHUTDOWN)
         log_error(NULL, "the guest crashed: triple fault");
-    end(opaque, event == VCPU_SHUTDOWN ? STATUS_CRASH : STATUS_KVM);
+    set_verdict(opaque, event == VCPU_SHUTDOWN ? STATUS_CRASH : STATUS_KVM);
 }
 
 static bool vcpu_faulted(void *opaque)
@@ -136,7 +130,7 @@ static void device_gone(void *opaque, const char *name, bool failed)
 {
     (void)name;
     (void)failed;
-    end(opaque, STATUS_DEVICE);
+    set_verdict(opaque, STATUS_DEVICE);
 }
 
 /* Main thread. What resets or ends the VM keeps the vCPUs where it stopped them. */
@@ -162,7 +156,7 @@ static void signalled(void *opaque, uint32_t events)
     bool first = !m->stopping;
     m->stopping = signo;
     if (!first || !m->opt->stop_timeout || !acpi_pm_power_button(m->acpi_pm))
-        return end(m, STATUS_SIGNAL + signo);
+        return set_verdict(m, STATUS_SIGNAL + signo);
     set_paused(m, false); /* or it could not power off */
     log_note(NULL,
              "signal %d: pressed the guest's power button; it has %u s to power off, another "
@@ -179,7 +173,7 @@ static void stopped_too_late(void *opaque, uint32_t events)
              "the guest did not power off within %u s of the signal and is ended; "
              "--stop-timeout gives it more",
              m->opt->stop_timeout);
-    end(m, STATUS_SIGNAL + m->stopping);
+    set_verdict(m, STATUS_SIGNAL + m->stopping);
 }
 
 /* ---- files ---- */
@@ -206,8 +200,10 @@ static int open_file(const char *name, const char *what, uint64_t *size)
 
 static int pidfile_up(struct machine *m)
 {
-    m->pid_fd = m->opt->pidfile ? pidfile_open(m->opt->pidfile) : -1;
-    return m->opt->pidfile ? MIN(m->pid_fd, 0) : 0;
+    if (!m->opt->pidfile)
+        return 0;
+    m->pid_fd = pidfile_open(m->opt->pidfile);
+    return MIN(m->pid_fd, 0);
 }
 
 static void pidfile_down(struct machine *m)
@@ -315,11 +311,13 @@ static void buses_down(struct machine *m)
 
 static int signals_up(struct machine *m)
 {
+    struct sigaction hangup;
     sigset_t set;
     sigemptyset(&set);
     sigaddset(&set, SIGINT);
     sigaddset(&set, SIGTERM);
-    sigaddset(&set, SIGHUP);
+    if (!sigaction(SIGHUP, NULL, &hangup) && hangup.sa_handler != SIG_IGN) /* nohup(1) */
+        sigaddset(&set, SIGHUP);
     pthread_sigmask(SIG_BLOCK, &set, &m->old_signals);
     m->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
     if (m->signal_fd < 0)
@@ -393,7 +391,7 @@ static const char *command_reset(void *opaque, struct json_text *out)
 static const char *command_quit(void *opaque, struct json_text *out)
 {
     (void)out;
-    end(opaque, STATUS_OFF);
+    set_verdict(opaque, STATUS_OFF);
     return NULL;
 }
 
@@ -466,11 +464,6 @@ static struct irq_line line(struct machine *m, uint32_t gsi)
     return (struct irq_line){.hv = kvm_hv(m->kvm), .gsi = gsi};
 }
 
-static void console_quit(void *opaque)
-{
-    end(opaque, STATUS_OFF);
-}
-
 static size_t console_receive(void *opaque, const uint8_t *data, size_t len)
 {
     struct machine *m = opaque;
@@ -489,62 +482,72 @@ static void uart_rx_ready(void *opaque)
     console_rx_ready(m->console);
 }
 
+static int console_up(struct machine *m)
+{
+    static const struct console_ops ops = {
+        .receive = console_receive,
+        .quit = power_off,
+    };
+    return console_create(&m->console, m->loop, STDIN_FILENO, STDOUT_FILENO, &ops, m);
+}
+
+static void console_down(struct machine *m)
+{
+    console_destroy(m->console);
+}
+
 static int devices_up(struct machine *m)
 {
-    static const struct console_ops console_ops = {
-        .receive = console_receive,
-        .quit = console_quit,
-    };
     static const struct uart_ops uart_ops = {
         .tx = uart_transmit,
         .rx_ready = uart_rx_ready,
     };
-    struct power power = {.ops = &power_ops, .opaque = m};
     uint64_t high_ram = m->mem.nr > 1 ? m->mem.region[1].size : 0;
-    int err;
-
-    if ((err = console_create(&m->console, m->loop, STDIN_FILENO, STDOUT_FILENO, &console_ops,
-                              m)))
-        return err;
-    if ((err = uart_create(&m->uart, &m->pio, LAYOUT_PORT_COM1, line(m, LAYOUT_GSI_COM1),
-                           &uart_ops, m)))
-        return err;
-    if ((err = cmos_create(&m->cmos, &m->pio, m->loop, line(m, LAYOUT_GSI_RTC),
-                           m->mem.region[0].size, high_ram)))
-        return err;
-    if ((err = i8042_create(&m->i8042, &m->pio, power)))
-        return err;
-    if ((err = acpi_pm_create(&m->acpi_pm, &m->pio, m->loop, line(m, LAYOUT_GSI_SCI), power)))
-        return err;
-    if (m->opt->debug_exit < 0)
-        return 0;
-    err = debugport_create(&m->debugport, &m->pio, (uint16_t)m->opt->debug_exit, power);
-    if (err)
-        log_error("--debug-exit", "cannot use port 0x%x: %s; give a port that no device has",
-                  m->opt->debug_exit, strerror(-err));
+    int err = uart_create(&m->uart, &m->pio, LAYOUT_PORT_COM1, line(m, LAYOUT_GSI_COM1),
+                          &uart_ops, m);
+    if (!err)
+        err = cmos_create(&m->cmos, &m->pio, m->loop, line(m, LAYOUT_GSI_RTC),
+                          m->mem.region[0].size, high_ram);
+    if (!err)
+        err = i8042_add(&m->pio, &m->power);
+    if (!err)
+        err = acpi_pm_create(&m->acpi_pm, &m->pio, m->loop, line(m, LAYOUT_GSI_SCI), m->power);
     return err;
 }
 
 static void devices_down(struct machine *m)
 {
-    debugport_destroy(m->debugport);
     acpi_pm_destroy(m->acpi_pm);
-    i8042_destroy(m->i8042);
     cmos_destroy(m->cmos);
     uart_destroy(m->uart);
-    console_destroy(m->console);
 }
 
 static int pci_up(struct machine *m)
 {
     int err = pci_bus_init(&m->pci, &m->pio, &m->mmio);
-    m->pci.power = (struct power){.ops = &power_ops, .opaque = m};
+    m->pci.power = m->power;
     return err;
 }
 
 static void pci_down(struct machine *m)
 {
     pci_bus_fini(&m->pci);
+}
+
+static int debugport_up(struct machine *m)
+{
+    if (m->opt->debug_exit < 0)
+        return 0;
+    int err = debugport_create(&m->debugport, &m->pio, (uint16_t)m->opt->debug_exit, m->power);
+    if (err)
+        log_error("--debug-exit", "cannot use port 0x%x: %s; give a port that no device has",
+                  m->opt->debug_exit, strerror(-err));
+    return err;
+}
+
+static void debugport_down(struct machine *m)
+{
+    debugport_destroy(m->debugport);
 }
 
 /* ---- virtio devices ---- */
@@ -625,7 +628,7 @@ static int vcpus_up(struct machine *m)
         .pio = &m->pio,
         .mmio = &m->mmio,
         .mem = &m->mem,
-        .host_cpus = &m->place.cpus,
+        .host_cpus = m->place.cpus,
         .pin = m->place.pin,
         .opaque = m,
         .event = vcpu_ended,
@@ -715,19 +718,20 @@ static int boot(struct machine *m)
     return err ? err : vcpus_load(m->vcpus, &entry);
 }
 
-/* Every vCPU is paused. RAM keeps its contents, as on a warm reset of a real machine. */
+/* Every vCPU is paused. RAM keeps its contents, as on a warm reset of a real machine. Returns
+ * the status to end with where it fails, which has been logged. */
 static int reset(struct machine *m)
 {
-    int err = passthrough_reset(&m->pass);
-    if (err)
-        return err;
+    if (passthrough_reset(&m->pass))
+        return STATUS_DEVICE;
     paravirt_reset(&m->paravirt);
     pci_bus_reset(&m->pci);
     uart_reset(m->uart);
     cmos_reset(m->cmos);
     acpi_pm_reset(m->acpi_pm);
-    err = kvm_reset_irqchip(m->kvm);
-    return err ? err : boot(m);
+    if (kvm_reset_irqchip(m->kvm))
+        return STATUS_KVM;
+    return boot(m) ? STATUS_START : VERDICT_NONE;
 }
 
 static int start(struct machine *m)
@@ -755,11 +759,10 @@ static int run(struct machine *m)
         if (atomic_compare_exchange_strong(&m->verdict, &verdict, VERDICT_NONE)) {
             if (m->stopping) /* who wants it to end does not want it to start again */
                 return STATUS_SIGNAL + m->stopping;
-            if (reset(m))
-                return STATUS_START;
-        } else if (verdict != VERDICT_NONE) { /* none: a second stop for the same reset */
-            return verdict;
+            verdict = m->opt->no_reboot ? STATUS_RESET : reset(m);
         }
+        if (verdict != VERDICT_NONE) /* none: it was reset, now or before this stop */
+            return verdict;
     }
 }
 
@@ -768,20 +771,33 @@ static int run(struct machine *m)
 static const struct step {
     int (*up)(struct machine *m);
     void (*down)(struct machine *m); /* also after an up that failed half-way */
+    const char *what;                /* NULL: up logs its own errors */
 } step[] = {
-    {pidfile_up, pidfile_down}, /* only one VM of that name */
-    {files_up, files_down},     /* everything is opened before the guest starts */
-    {kvm_up, kvm_down},         /* guest RAM, the VM, RAM slots, then the irqchip */
-    {buses_up, buses_down},     /* ports, MMIO, the event loop */
-    {signals_up, signals_down}, /* before any thread, so that all inherit the mask */
-    {control_up, control_down}, /* its socket goes when all devices are released */
-    {devices_up, devices_down}, /* console, UART, RTC, reset, power */
-    {pci_up, pci_down},         /* the bus that the passed-through devices sit on */
-    {virtio_up, virtio_down},   /* disks, opened before the devices are taken */
-    {vfio_up, vfio_down},       /* groups, DMA, devices */
-    {window_up, NULL},          /* room for their 64-bit BARs */
-    {vcpus_up, vcpus_down},     /* last up, first down: no vCPU runs while a device goes */
+    {pidfile_up, pidfile_down, NULL},             /* only one VM of that name */
+    {files_up, files_down, NULL},                 /* all is opened before the guest starts */
+    {kvm_up, kvm_down, NULL},                     /* RAM, the VM, RAM slots, then the irqchip */
+    {buses_up, buses_down, "the event loop"},     /* and ports, MMIO */
+    {signals_up, signals_down, "signals"},        /* before any thread: all inherit the mask */
+    {control_up, control_down, NULL},             /* goes when all devices are released */
+    {console_up, console_down, NULL},             /* the other end of the UART's line */
+    {devices_up, devices_down, "a PC's devices"}, /* UART, RTC, reset, power */
+    {pci_up, pci_down, "the PCI bus"},            /* that the next ones sit on */
+    {debugport_up, debugport_down, NULL},         /* at a port that no device has */
+    {virtio_up, virtio_down, NULL},               /* opened before the devices are taken */
+    {vfio_up, vfio_down, NULL},                   /* groups, DMA, devices */
+    {window_up, NULL, NULL},                      /* room for their 64-bit BARs */
+    {vcpus_up, vcpus_down, NULL}, /* last up, first down: no vCPU runs while a device goes */
 };
+
+static int step_up(struct machine *m, const struct step *s)
+{
+    int err = s->up(m);
+    if (err && s->what)
+        log_error(NULL,
+                  "cannot set up %s: %s; free memory or raise the limit of files (ulimit -n)",
+                  s->what, strerror(-err));
+    return err;
+}
 
 int machine_run(const struct options *options)
 {
@@ -791,6 +807,7 @@ int machine_run(const struct options *options)
         return STATUS_START;
     }
     m->opt = options;
+    m->power = (struct power){.ops = &power_ops, .opaque = m};
     m->verdict = VERDICT_NONE;
     m->pid_fd = m->kernel_fd = m->initrd_fd = m->signal_fd = m->stop_timer = -1;
 
@@ -798,7 +815,7 @@ int machine_run(const struct options *options)
     unsigned n = 0;
     int err = 0;
     while (n < ARRAY_SIZE(step) && !err)
-        err = step[n++].up(m);
+        err = step_up(m, &step[n++]);
     if (!err && !start(m))
         status = run(m);
     while (n-- > 0) {

@@ -144,17 +144,18 @@ int mem_init_backed(struct mem *mem, uint64_t size, const struct mem_backing *ba
         err = -errno;
         log_error("--memory", "cannot map %llu MiB of guest RAM: %s; give less, or %s",
                   size / MIB, strerror(-err),
-                  backing->huge ? "reserve more huge pages (minivmm host check shows them)"
-                                : "raise the limit (ulimit -v)");
+                  err == -EFBIG   ? "raise the limit (ulimit -f)"
+                  : backing->huge ? "reserve more huge pages (minivmm host check shows them)"
+                                  : "raise the limit (ulimit -v)");
         goto fail;
     }
     madvise(hva, size, MADV_HUGEPAGE); /* best effort */
     if ((err = bind_node(hva, size, backing)))
         goto fail;
-    if (backing->huge && (err = mem_populate(mem->fd, hva, size, page)))
-        goto fail;
-    mem->populate = backing->populate && !backing->huge;
     set_regions(mem, hva, size);
+    mem->backing = *backing;
+    if (backing->huge && (err = mem_populate(mem)))
+        goto fail;
     return 0;
 
 fail:
@@ -169,9 +170,7 @@ int mem_init(struct mem *mem, uint64_t size)
 
 int mem_take(const struct mem *mem)
 {
-    return mem->populate
-               ? mem_populate(mem->fd, mem->region[0].hva, mem->size, LAYOUT_PAGE_SIZE)
-               : 0;
+    return mem->backing.populate && !mem->backing.huge ? mem_populate(mem) : 0;
 }
 
 void mem_fini(struct mem *mem)

@@ -9,6 +9,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+struct cpu_list;
+
 #define MEM_REGIONS_MAX 2
 
 struct mem_region {
@@ -19,16 +21,6 @@ struct mem_region {
     uint64_t fd_offset; /* of this region in mem.fd */
 };
 
-struct mem {
-    int fd; /* memfd, owned; MAP_SHARED, so that a vfio-user server can map it too */
-    unsigned nr;
-    uint64_t size; /* sum of the regions; 0: nothing to undo */
-    void *room;    /* the address space that the mapping was aligned in */
-    uint64_t room_size;
-    bool populate; /* mem_take() has something to do */
-    struct mem_region region[MEM_REGIONS_MAX];
-};
-
 /* What RAM is made of. All zero: ordinary pages as they are touched, transparent huge ones
  * where the host has them, wherever the host likes. */
 struct mem_backing {
@@ -36,6 +28,18 @@ struct mem_backing {
     bool on_node;  /* of NODE's memory; of huge pages no other is taken */
     unsigned node;
     bool populate; /* every page before a device's DMA pins it: mem_take(). Huge ones at once */
+    /* The node's, which outlive RAM: they take its pages. None or NULL: any CPU does. */
+    const struct cpu_list *near;
+};
+
+struct mem {
+    int fd; /* memfd, owned; MAP_SHARED, so that a vfio-user server can map it too */
+    unsigned nr;
+    uint64_t size; /* sum of the regions; 0: nothing to undo */
+    void *room;    /* the address space that the mapping was aligned in */
+    uint64_t room_size;
+    struct mem_backing backing;
+    struct mem_region region[MEM_REGIONS_MAX];
 };
 
 /* SIZE bytes of zeroed RAM; a positive multiple of the page size, at most what the host could
@@ -53,7 +57,7 @@ void *mem_at(const struct mem *mem, uint64_t gpa, uint64_t len);
 
 /* ---- mem_populate.c ---- */
 
-/* Takes every page of the mapping of FD at HVA, by as many threads as help; PAGE is the size of
- * one. From two seconds on it says how far it is. Nothing of a failure is undone, and a page
- * that is missing then would be a SIGBUS: start no guest. Logs its own error. */
-int mem_populate(int fd, uint8_t *hva, uint64_t size, uint64_t page);
+/* Takes every page of RAM, by as many threads as help. From two seconds on it says how far it
+ * is. Nothing of a failure is undone, and a page that is missing then would be a SIGBUS: start
+ * no guest. Logs its own error. */
+int mem_populate(const struct mem *mem);

@@ -6,8 +6,10 @@
  * (madvise(2), Linux 5.14) reports what a touch would make a SIGBUS. Before, fallocate(2) does,
  * without the page tables.
  *
- * Called by the main thread, which waits and reports; the threads are gone at return. LOCK
- * protects the fields marked so.
+ * Where a page comes from is the file's policy (mem.c), whoever touches it. The threads run on
+ * the node's CPUs all the same: from elsewhere, clearing it goes over the link between them.
+ *
+ * Called by the main thread, which waits and reports; the threads are gone at return.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -18,7 +20,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "vmm/layout.h"
+#include "vmm/cpu_list.h"
 #include "vmm/log.h"
 #include "vmm/loop.h"
 #include "vmm/mem.h"
@@ -30,117 +32,87 @@
 #define REPORT_NS   NS_PER_S
 
 struct populate {
-    int fd;
-    uint8_t *hva;
-    uint64_t size, step;
+    const struct mem *mem;
+    uint64_t step;
     atomic_ullong next; /* offset of the first byte that no thread has taken on */
-
-    pthread_mutex_t lock;
-    pthread_cond_t changed;
-    uint64_t done;    /* LOCK: bytes */
-    unsigned running; /* LOCK */
-    int err;          /* LOCK: the first one */
+    atomic_ullong done; /* bytes */
+    atomic_int err;     /* the first one */
 };
 
 static int take(const struct populate *p, uint64_t offset, uint64_t len)
 {
-    if (!madvise(p->hva + offset, len, MADV_POPULATE_WRITE))
+    if (!madvise(p->mem->region[0].hva + offset, len, MADV_POPULATE_WRITE))
         return 0;
     if (errno == EINVAL) /* before 5.14 */
-        return fallocate(p->fd, 0, (off_t)offset, (off_t)len) ? -errno : 0;
+        return fallocate(p->mem->fd, 0, (off_t)offset, (off_t)len) ? -errno : 0;
     /* What would be a SIGBUS: no page is left of those that may be taken. */
     return errno == EFAULT ? -ENOMEM : -errno;
 }
 
-/* One more thread runs, or (-1) one less. */
-static void count(struct populate *p, int change)
+static void populate(struct populate *p)
 {
-    pthread_mutex_lock(&p->lock);
-    p->running += (unsigned)change;
-    pthread_cond_signal(&p->changed);
-    pthread_mutex_unlock(&p->lock);
+    uint64_t offset;
+    while ((offset = atomic_fetch_add(&p->next, p->step)) < p->mem->size) {
+        uint64_t len = MIN(p->step, p->mem->size - offset);
+        int err = take(p, offset, len), none = 0;
+        if (!err) {
+            p->done += len;
+            continue;
+        }
+        atomic_compare_exchange_strong(&p->err, &none, err);
+        p->next = p->mem->size; /* no other begins anything */
+    }
 }
 
 static void *populate_thread(void *opaque)
 {
     struct populate *p = opaque;
-    int err = 0;
-    uint64_t offset;
-    while (!err && (offset = atomic_fetch_add(&p->next, p->step)) < p->size) {
-        uint64_t len = MIN(p->step, p->size - offset);
-        err = take(p, offset, len);
-        pthread_mutex_lock(&p->lock);
-        p->done += err ? 0 : len;
-        p->err = p->err ? p->err : err;
-        pthread_mutex_unlock(&p->lock);
-    }
-    if (err)
-        atomic_store(&p->next, p->size); /* no other begins anything */
-    count(p, -1);
+    const struct cpu_list *near = p->mem->backing.near;
+    if (near && near->nr)
+        cpu_list_bind(near, -1, pthread_self()); /* a wish */
+    populate(p);
     return NULL;
 }
 
-/* Until all threads have ended; says how far they are, no more often than once a second. */
-static void wait_and_report(struct populate *p)
+/* Until the threads have ended; says how far they are, no more often than once a second. */
+static void wait_and_report(struct populate *p, const pthread_t *thread, unsigned nr)
 {
     struct log_progress progress = {0};
     int64_t next = loop_now(CLOCK_MONOTONIC) + QUIET_NS;
-    pthread_mutex_lock(&p->lock);
-    while (p->running) {
+    while (nr > 0) {
         const struct timespec end = {.tv_sec = next / NS_PER_S, .tv_nsec = next % NS_PER_S};
-        if (pthread_cond_timedwait(&p->changed, &p->lock, &end) != ETIMEDOUT)
+        if (pthread_clockjoin_np(thread[nr - 1], NULL, CLOCK_MONOTONIC, &end) != ETIMEDOUT) {
+            nr--;
             continue;
-        uint64_t done = p->done;
+        }
+        log_progress(&progress, "--memory", "preparing RAM: %llu of %llu MiB", p->done / MIB,
+                     p->mem->size / MIB);
         next = loop_now(CLOCK_MONOTONIC) + REPORT_NS;
-        pthread_mutex_unlock(&p->lock); /* a terminal can be slow */
-        log_progress(&progress, "--memory", "preparing RAM: %llu of %llu MiB", done / MIB,
-                     p->size / MIB);
-        pthread_mutex_lock(&p->lock);
     }
-    pthread_mutex_unlock(&p->lock);
 }
 
 static unsigned threads_for(const struct populate *p)
 {
-    long cpus = sysconf(_SC_NPROCESSORS_ONLN);
-    uint64_t steps = (p->size + p->step - 1) / p->step;
+    const struct cpu_list *near = p->mem->backing.near;
+    long cpus = near && near->nr ? (long)near->nr : sysconf(_SC_NPROCESSORS_ONLN);
+    uint64_t steps = (p->mem->size + p->step - 1) / p->step;
     return (unsigned)MIN(steps, (uint64_t)MIN(MAX(cpus, 1), THREADS_MAX));
 }
 
-int mem_populate(int fd, uint8_t *hva, uint64_t size, uint64_t page)
+int mem_populate(const struct mem *mem)
 {
-    struct populate p = {.fd = fd,
-                         .hva = hva,
-                         .size = size,
-                         .step = MAX(page, STEP),
-                         .lock = PTHREAD_MUTEX_INITIALIZER};
+    struct populate p = {.mem = mem, .step = MAX(mem->backing.huge, STEP)};
     pthread_t thread[THREADS_MAX];
-    pthread_condattr_t clock;
     unsigned nr = threads_for(&p), started = 0;
-
-    pthread_condattr_init(&clock);
-    pthread_condattr_setclock(&clock, CLOCK_MONOTONIC);
-    pthread_cond_init(&p.changed, &clock);
-    pthread_condattr_destroy(&clock);
-    for (; started < nr; started++) {
-        count(&p, 1);
-        if (pthread_create(&thread[started], NULL, populate_thread, &p)) {
-            count(&p, -1);
-            break; /* fewer will do */
-        }
-    }
-    if (!started) {
-        count(&p, 1);
-        populate_thread(&p);
-    }
-    wait_and_report(&p);
-    while (started > 0)
-        pthread_join(thread[--started], NULL);
-    pthread_cond_destroy(&p.changed);
+    while (started < nr && !pthread_create(&thread[started], NULL, populate_thread, &p))
+        started++;
+    if (!started) /* fewer will do, and none as well */
+        populate(&p);
+    wait_and_report(&p, thread, started);
     if (p.err)
         log_error("--memory",
                   "cannot get all of RAM: %s after %llu of %llu MiB; give less, or free %s",
-                  strerror(-p.err), p.done / MIB, size / MIB,
-                  page > LAYOUT_PAGE_SIZE ? "huge pages" : "memory");
+                  strerror(-p.err), p.done / MIB, mem->size / MIB,
+                  mem->backing.huge ? "huge pages" : "memory");
     return p.err;
 }

@@ -1,9 +1,13 @@
 /*
  * net.c: see net.h. passt(1) gets one end of a socket pair and ends when the other is closed.
+ * It writes its PID file when it has taken its ports and shut itself in, which is all that can
+ * go wrong: 20 to 50 ms.
  */
 #include "vmm/net.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
+#include <netinet/in.h>
 #include <stdio.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -12,15 +16,52 @@
 #include "vmm/log.h"
 #include "vmm/util.h"
 
-#define PASST_ARGS 5 /* and two for each forward, and the end */
+#define PASST_ARGS     7 /* and two for each forward, and the end */
+#define PASST_READY_MS 10000
+
+static bool is_taken(bool udp, const void *addr, socklen_t len)
+{
+    const struct sockaddr *any = addr;
+    const int on = 1;
+    int fd = socket(any->sa_family, (udp ? SOCK_DGRAM : SOCK_STREAM) | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        return false; /* the host knows no such addresses */
+    setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof(on)); /* not of IPv4 */
+    if (!udp)
+        setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)); /* the dead do not count */
+    bool taken = bind(fd, any, len) && errno == EADDRINUSE;
+    close(fd);
+    return taken;
+}
+
+/* passt is content with a port of IPv4 or IPv6 alone, and shares one of UDP with others: then
+ * what is sent to it arrives somewhere else. */
+static int check_ports(const struct option_net *o)
+{
+    for (unsigned i = 0; i < o->forwards; i++) {
+        const struct option_forward *f = &o->forward[i];
+        const struct sockaddr_in v4 = {.sin_family = AF_INET, .sin_port = htons(f->host)};
+        const struct sockaddr_in6 v6 = {.sin6_family = AF_INET6, .sin6_port = htons(f->host)};
+        if (!is_taken(f->udp, &v4, sizeof(v4)) && !is_taken(f->udp, &v6, sizeof(v6)))
+            continue;
+        log_error(o->where,
+                  "cannot use the host's %s port %u: another program has it; "
+                  "end that, or give another",
+                  f->udp ? "UDP" : "TCP", f->host);
+        return -EADDRINUSE;
+    }
+    return 0;
+}
 
 static int start_passt(const struct option_net *o, struct spawn *passt)
 {
     const char *argv[PASST_ARGS + 2 * OPTIONS_FORWARD_MAX + 1] = {
-        "passt", "--foreground", "--quiet", "--fd", SPAWN_FD_TEXT};
+        "passt", "--foreground", "--quiet", "--fd", SPAWN_FD_TEXT, "--pid", SPAWN_READY};
     char spec[OPTIONS_FORWARD_MAX][16];
     unsigned n = PASST_ARGS;
-    int pair[2];
+    int pair[2], err = check_ports(o);
+    if (err)
+        return err;
     for (unsigned i = 0; i < o->forwards; i++) {
         const struct option_forward *f = &o->forward[i];
         snprintf(spec[i], sizeof(spec[i]), "%u:%u", f->host, f->guest);
@@ -28,12 +69,12 @@ static int start_passt(const struct option_net *o, struct spawn *passt)
         argv[n++] = spec[i];
     }
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair)) {
-        int err = -errno;
+        err = -errno;
         log_error("passt", "cannot make its socket: %s", strerror(-err));
         return err;
     }
-    int err =
-        spawn_start(passt, argv, pair[1], "apt install passt, or give a tap by --net tap=NAME");
+    err = spawn_start_ready(passt, argv, pair[1], PASST_READY_MS,
+                            "apt install passt, or give a tap by --net tap=NAME");
     close(pair[1]);
     if (!err)
         return pair[0];

@@ -18,13 +18,26 @@
 #include "vmm/options.h"
 #include "vmm/util.h"
 
+/* How a value is stored in the struct that it is of. */
+struct field {
+    enum { OTHER, ON, OFF, TEXT, NUMBER } kind;
+    size_t offset;
+    uint64_t min, max; /* of a number, which is an int or an unsigned */
+};
+#define FIELD(how, type, member, ...)                                  \
+    {                                                                  \
+        .kind = (how), .offset = offsetof(type, member), ##__VA_ARGS__ \
+    }
+
 struct option {
     char letter; /* 0: none */
     const char *name;
     const char *value; /* its name in the help; "[=...]": may be left out; NULL: takes none */
-    /* 0, or -EINVAL after a message. VALUE is NULL for an option without one. */
-    int (*set)(struct options *options, const char *value);
     const char *help;
+    struct field field;
+    const char *hint; /* where the field cannot take the value */
+    /* What the field cannot do. 0, or -EINVAL after a message. VALUE may be NULL. */
+    int (*set)(struct options *options, const char *value);
 };
 
 int options_size(const char *text, uint64_t *size)
@@ -51,16 +64,41 @@ int options_size(const char *text, uint64_t *size)
     return 0;
 }
 
-/* A whole number up to MAX in TEXT, in base 10 or, where HEX, also 0x... */
-static bool number(const char *text, bool hex, uint64_t max, uint64_t *out)
+/* A whole number from MIN to MAX in TEXT, in base 10 or, as 0x..., 16. */
+static bool number(const char *text, uint64_t min, uint64_t max, uint64_t *out)
 {
-    bool is_hex = hex && text[0] == '0' && (text[1] == 'x' || text[1] == 'X');
+    bool is_hex = text[0] == '0' && (text[1] == 'x' || text[1] == 'X');
     if (!isxdigit((unsigned char)text[is_hex ? 2 : 0]))
         return false;
     char *end;
     errno = 0;
     *out = strtoull(text, &end, is_hex ? 16 : 10);
-    return !errno && !*end && *out <= max;
+    return !errno && !*end && *out >= min && *out <= max;
+}
+
+/* -EINVAL: VALUE is none for it. */
+static int store(const struct field *field, void *of, const char *value)
+{
+    void *at = (char *)of + field->offset;
+    uint64_t n;
+    switch (field->kind) {
+    case ON:
+        *(bool *)at = true;
+        return 0;
+    case OFF:
+        *(bool *)at = false;
+        return strcmp(value, "off") ? -EINVAL : 0;
+    case TEXT:
+        *(const char **)at = value;
+        return 0;
+    case NUMBER:
+        if (!number(value, field->min, field->max, &n))
+            return -EINVAL;
+        *(unsigned *)at = (unsigned)n;
+        return 0;
+    default:
+        return -EINVAL;
+    }
 }
 
 static int bad(const char *option, const char *value, const char *hint)
@@ -69,7 +107,7 @@ static int bad(const char *option, const char *value, const char *hint)
     return -EINVAL;
 }
 
-/* ---- one setter for each option ---- */
+/* ---- what a field cannot do, one setter for each option ---- */
 
 static int set_memory(struct options *o, const char *value)
 {
@@ -95,25 +133,14 @@ static int set_hugepages(struct options *o, const char *value)
     return bad("--hugepages", value, "not a size of huge pages; give 2M, 1G or no size");
 }
 
-static int set_initrd(struct options *o, const char *value)
-{
-    o->initrd = value;
-    return 0;
-}
-
-static int set_cmdline(struct options *o, const char *value)
-{
-    o->cmdline = value;
-    return 0;
-}
-
 /* ---- values that are lists: WHAT[,SUBOPTION...] ---- */
 
 #define SUBOPTION_MAX 1024
 
 struct suboption {
     const char *name; /* with its '=' where it has a value, which is not empty then */
-    /* 0, -EINVAL, or -ENAMETOOLONG. VALUE is "" for one without. */
+    struct field field;
+    /* What the field cannot do. 0, -EINVAL, or -ENAMETOOLONG. VALUE is "" for one without. */
     int (*set)(void *of, const char *value);
 };
 
@@ -139,7 +166,7 @@ static int set_suboption(const struct list *list, void *of, const char *text)
         bool has_value = s->name[len - 1] == '=';
         if (strncmp(text, s->name, len) || has_value != (text[len] != 0))
             continue;
-        int err = s->set(of, text + len);
+        int err = s->set ? s->set(of, text + len) : store(&s->field, of, text + len);
         if (err == -ENAMETOOLONG)
             return bad(list->option, text, "too long; give a shorter name");
         if (!err)
@@ -169,12 +196,6 @@ static int parse_list(const struct list *list, const char *value, char *to, size
     return 0;
 }
 
-static int turn_off(const char *value, bool *on)
-{
-    *on = false;
-    return strcmp(value, "off") ? -EINVAL : 0;
-}
-
 static int vfio_slot(void *of, const char *value)
 {
     struct option_vfio *v = of;
@@ -189,32 +210,11 @@ static int vfio_slot(void *of, const char *value)
     return 0;
 }
 
-/* 0 to 15: four bits of the capability. */
-static int vfio_clique(void *of, const char *value)
-{
-    int used = 0;
-    unsigned clique;
-    if (sscanf(value, "%2u%n", &clique, &used) != 1 || value[used] || clique > 15)
-        return -EINVAL;
-    ((struct option_vfio *)of)->clique = (int)clique;
-    return 0;
-}
-
 static int vfio_rom(void *of, const char *value)
 {
     struct option_vfio *v = of;
     v->rom_off = !strcmp(value, "off");
     return copy_text(v->rom, sizeof(v->rom), v->rom_off ? "" : value);
-}
-
-static int vfio_mmap(void *of, const char *value)
-{
-    return turn_off(value, &((struct option_vfio *)of)->mmap);
-}
-
-static int vfio_reset(void *of, const char *value)
-{
-    return turn_off(value, &((struct option_vfio *)of)->reset);
 }
 
 static int vfio_iommufd(void *of, const char *value)
@@ -223,17 +223,16 @@ static int vfio_iommufd(void *of, const char *value)
     return value[0] && strcmp(value, "off") ? -EINVAL : 0;
 }
 
-static int vfio_vga(void *of, const char *value)
-{
-    (void)value;
-    ((struct option_vfio *)of)->vga = true;
-    return 0;
-}
-
 static const struct suboption vfio_suboptions[] = {
-    {"slot=", vfio_slot},       {"mmap=", vfio_mmap},     {"rom=", vfio_rom},
-    {"vga", vfio_vga},          {"reset=", vfio_reset},   {"iommufd", vfio_iommufd},
-    {"iommufd=", vfio_iommufd}, {"clique=", vfio_clique},
+    {"slot=", .set = vfio_slot},
+    {"mmap=", .field = FIELD(OFF, struct option_vfio, mmap)},
+    {"rom=", .set = vfio_rom},
+    {"vga", .field = FIELD(ON, struct option_vfio, vga)},
+    {"reset=", .field = FIELD(OFF, struct option_vfio, reset)},
+    {"iommufd", .set = vfio_iommufd},
+    {"iommufd=", .set = vfio_iommufd},
+    {"clique=",
+     .field = FIELD(NUMBER, struct option_vfio, clique, .min = 0, .max = 15)}, /* four bits */
 };
 
 static int set_vfio(struct options *o, const char *value)
@@ -256,21 +255,10 @@ static int set_vfio(struct options *o, const char *value)
     return err;
 }
 
-static int disk_ro(void *of, const char *value)
-{
-    (void)value;
-    ((struct option_disk *)of)->ro = true;
-    return 0;
-}
-
-static int disk_direct(void *of, const char *value)
-{
-    (void)value;
-    ((struct option_disk *)of)->direct = true;
-    return 0;
-}
-
-static const struct suboption disk_suboptions[] = {{"ro", disk_ro}, {"direct", disk_direct}};
+static const struct suboption disk_suboptions[] = {
+    {"ro", .field = FIELD(ON, struct option_disk, ro)},
+    {"direct", .field = FIELD(ON, struct option_disk, direct)},
+};
 
 static int set_disk(struct options *o, const char *value)
 {
@@ -290,40 +278,19 @@ static int set_disk(struct options *o, const char *value)
     return err;
 }
 
-static int cpus_count(const char *value, unsigned *out)
-{
-    uint64_t v;
-    if (!number(value, false, OPTIONS_CPUS_MAX, &v) || v == 0)
-        return -EINVAL;
-    *out = (unsigned)v;
-    return 0;
-}
-
-static int cpus_sockets(void *of, const char *value)
-{
-    return cpus_count(value, &((struct options *)of)->topology.sockets);
-}
-
-static int cpus_cores(void *of, const char *value)
-{
-    return cpus_count(value, &((struct options *)of)->topology.cores);
-}
-
-static int cpus_threads(void *of, const char *value)
-{
-    return cpus_count(value, &((struct options *)of)->topology.threads);
-}
-
 static int cpus_pin(void *of, const char *value)
 {
     return cpu_list_parse(value, &((struct options *)of)->pin);
 }
 
 static const struct suboption cpus_suboptions[] = {
-    {"sockets=", cpus_sockets},
-    {"cores=", cpus_cores},
-    {"threads=", cpus_threads},
-    {"pin=", cpus_pin},
+    {"sockets=", .field = FIELD(NUMBER, struct options, topology.sockets, .min = 1,
+                                .max = OPTIONS_CPUS_MAX)},
+    {"cores=",
+     .field = FIELD(NUMBER, struct options, topology.cores, .min = 1, .max = OPTIONS_CPUS_MAX)},
+    {"threads=", .field = FIELD(NUMBER, struct options, topology.threads, .min = 1,
+                                .max = OPTIONS_CPUS_MAX)},
+    {"pin=", .set = cpus_pin},
 };
 
 /* Of what is not given, the first in this order makes up the number, and the others are 1. */
@@ -355,13 +322,15 @@ static int set_cpus(struct options *o, const char *value)
         cpus_suboptions,
         ARRAY_SIZE(cpus_suboptions),
     };
+    static const struct field count =
+        FIELD(NUMBER, struct options, cpus, .min = 1, .max = OPTIONS_CPUS_MAX);
     char text[16];
     o->topology = (struct topology){0};
     o->pin.nr = 0;
     int err = parse_list(&list, value, text, sizeof(text), o);
     if (err)
         return err;
-    if (cpus_count(text, &o->cpus))
+    if (store(&count, o, text))
         return bad("--cpus", text, list.what);
     if (fill_topology(&o->topology, o->cpus))
         return bad("--cpus", value,
@@ -379,7 +348,7 @@ static int set_numa(struct options *o, const char *value)
         o->numa = NUMA_AUTO;
         return 0;
     }
-    if (!number(value, false, INT_MAX, &node))
+    if (!number(value, 0, INT_MAX, &node))
         return bad("--numa", value, "not a node; give a number, or auto for the devices' one");
     o->numa = (int)node;
     return 0;
@@ -400,15 +369,6 @@ static int net_mac(void *of, const char *value)
     return any ? 0 : -EINVAL;
 }
 
-static int net_queues(void *of, const char *value)
-{
-    uint64_t v;
-    if (!number(value, false, NET_PAIRS_MAX, &v) || !v)
-        return -EINVAL;
-    ((struct option_net *)of)->queues = (unsigned)v;
-    return 0;
-}
-
 static int net_vhost(void *of, const char *value)
 {
     ((struct option_net *)of)->no_vhost = true;
@@ -423,8 +383,7 @@ static int net_forward(struct option_net *net, bool udp, const char *value)
     if (net->forwards == OPTIONS_FORWARD_MAX || len >= sizeof(host) || !value[len])
         return -EINVAL;
     snprintf(host, sizeof(host), "%.*s", (int)len, value);
-    if (!number(host, false, UINT16_MAX, &from) ||
-        !number(value + len + 1, false, UINT16_MAX, &to) || !from || !to)
+    if (!number(host, 1, UINT16_MAX, &from) || !number(value + len + 1, 1, UINT16_MAX, &to))
         return -EINVAL;
     net->forward[net->forwards++] =
         (struct option_forward){.udp = udp, .host = (uint16_t)from, .guest = (uint16_t)to};
@@ -442,8 +401,12 @@ static int net_udp(void *of, const char *value)
 }
 
 static const struct suboption net_suboptions[] = {
-    {"mac=", net_mac}, {"queues=", net_queues}, {"vhost=", net_vhost},
-    {"tcp=", net_tcp}, {"udp=", net_udp},
+    {"mac=", .set = net_mac},
+    {"queues=",
+     .field = FIELD(NUMBER, struct option_net, queues, .min = 1, .max = NET_PAIRS_MAX)},
+    {"vhost=", .set = net_vhost},
+    {"tcp=", .set = net_tcp},
+    {"udp=", .set = net_udp},
 };
 
 static int set_net(struct options *o, const char *value)
@@ -498,15 +461,6 @@ static int set_share(struct options *o, const char *value)
     return 0;
 }
 
-static int set_vsock(struct options *o, const char *value)
-{
-    uint64_t cid;
-    if (!number(value, false, UINT32_MAX - 1, &cid) || cid < 3)
-        return bad("--vsock", value, "not a guest's address; give a number from 3 on");
-    o->vsock_cid = (uint32_t)cid;
-    return 0;
-}
-
 static int set_entry(struct options *o, const char *value)
 {
     static const struct {
@@ -524,7 +478,7 @@ static int set_entry(struct options *o, const char *value)
             continue;
         o->force = mode[i].force;
         o->flat_addr = mode[i].addr;
-        if (value[len] && !number(value + len + 1, true, UINT32_MAX, &o->flat_addr))
+        if (value[len] && !number(value + len + 1, 0, UINT32_MAX, &o->flat_addr))
             return bad("--entry", value,
                        "not an address below 4 GiB; give one such as 0x100000");
         return 0;
@@ -552,32 +506,6 @@ static int set_cpuid(struct options *o, const char *value)
     return 0;
 }
 
-static int set_debug_exit(struct options *o, const char *value)
-{
-    uint64_t port;
-    if (!number(value, true, UINT16_MAX, &port))
-        return bad("--debug-exit", value,
-                   "not a port; give a number up to 0xffff, such as 0xf4");
-    o->debug_exit = (int)port;
-    return 0;
-}
-
-static int set_no_reboot(struct options *o, const char *value)
-{
-    (void)value;
-    o->no_reboot = true;
-    return 0;
-}
-
-static int set_stop_timeout(struct options *o, const char *value)
-{
-    uint64_t seconds;
-    if (!number(value, false, UINT32_MAX, &seconds))
-        return bad("--stop-timeout", value, "not a number of seconds; give 0 or more");
-    o->stop_timeout = (uint32_t)seconds;
-    return 0;
-}
-
 /* It goes into messages and JSON as it is. */
 static int set_name(struct options *o, const char *value)
 {
@@ -590,24 +518,6 @@ static int set_name(struct options *o, const char *value)
         return bad("--name", value,
                    "not a name; give 1 to 64 letters, digits, dots, dashes or underscores");
     o->name = value;
-    return 0;
-}
-
-static int set_control(struct options *o, const char *value)
-{
-    o->control = value;
-    return 0;
-}
-
-static int set_pidfile(struct options *o, const char *value)
-{
-    o->pidfile = value;
-    return 0;
-}
-
-static int set_log_file(struct options *o, const char *value)
-{
-    o->log_file = value;
     return 0;
 }
 
@@ -624,59 +534,70 @@ static int set_log_level(struct options *o, const char *value)
 }
 
 static const struct option table[] = {
-    {'v', "vfio", "DEVICE[,OPT...]", set_vfio,
-     "pass a device through: 0000:42:00.0, 42:00.0, 42:00 (all functions of the\n"
-     "card), 10de:1b80[:COUNT] (by ID, the first free ones), a sysfs path, the\n"
-     "UUID of a mediated device, mdev:PARENT/TYPE (made for the VM), or\n"
-     "unix:PATH of a vfio-user server;\n"
-     "OPT: slot=S[.F] (guest slot), mmap=off (trap every access), rom=FILE or\n"
-     "rom=off (its expansion ROM), vga (the legacy VGA ranges), reset=off (keep\n"
-     "its state), iommufd or iommufd=off (which of the kernel's interfaces),\n"
-     "clique=N (NVIDIA's GPUDirect peers, 0 to 15). Repeatable"},
-    {'d', "disk", "FILE[,ro][,direct]", set_disk,
-     "virtio disk: a raw image or a block device; ro (read only), direct (around\n"
-     "the host's page cache). Repeatable"},
-    {'n', "net", "WHERE[,OPT...]", set_net,
-     "virtio network card; WHERE: tap=NAME (a tap of the host's), passt (started\n"
-     "here; no root needed) or passt=SOCKET (one that runs);\n"
-     "OPT: mac=ADDRESS, queues=N (tap, up to 4), vhost=off (tap: not by the\n"
-     "kernel), tcp=HOST:GUEST and udp=HOST:GUEST (passt: the host's port leads to\n"
-     "the guest's). Repeatable"},
-    {0, "share", "DIR:TAG", set_share,
-     "share directory DIR by virtiofsd (started if need be; unix:SOCKET:TAG: one\n"
-     "that runs); the guest mounts it as TAG, of type virtiofs. Repeatable"},
-    {0, "vsock", "CID", set_vsock,
-     "sockets between host and guest, whose address is CID, from 3 on"},
-    {'m', "memory", "SIZE", set_memory, "guest RAM, with K, M, G or T (512M)"},
-    {0, "hugepages", "[=2M|1G]", set_hugepages,
-     "RAM on huge pages that were reserved (of the host's size)"},
-    {'c', "cpus", "N[,OPT...]", set_cpus,
-     "vCPUs (1); OPT: sockets=S, cores=C and threads=T (cores in a socket, threads\nin a "
-     "core), "
-     "pin=LIST (host CPUs, one for each: 2-5:8)"},
-    {0, "numa", "auto|NODE", set_numa,
-     "RAM and vCPUs on one of the host's nodes; auto: the devices'"},
-    {'i', "initrd", "FILE", set_initrd, "initial RAM disk"},
-    {'a', "cmdline", "TEXT", set_cmdline, "kernel command line (console=ttyS0)"},
-    {0, "entry", "MODE[@ADDR]", set_entry,
-     "load KERNEL as a flat binary and enter it in this mode:\n"
-     "real (at 0x10000), protected or long (at 0x100000)"},
-    {0, "cpuid", "WHAT", set_cpuid,
-     "hypervisor signature: hidden, kvm or vendor=TEXT (hidden)"},
-    {0, "debug-exit", "PORT", set_debug_exit,
-     "a write of V to PORT ends the VM with status (V << 1) | 1"},
-    {0, "no-reboot", NULL, set_no_reboot, "a guest reset ends the VM with status 6"},
-    {0, "stop-timeout", "SECONDS", set_stop_timeout,
-     "how long the guest may take to power off after a signal (60)"},
-    {0, "control", "PATH", set_control, "a socket for minivmm ctl"},
-    {0, "name", "NAME", set_name, "the VM's name, in messages and in the list of processes"},
-    {0, "pidfile", "FILE", set_pidfile,
-     "the process's number, from the guest's start to the end"},
-    {0, "log-file", "FILE", set_log_file,
-     "messages are appended to FILE, not written to\nstandard error"},
-    {0, "log-level", "LEVEL", set_log_level, "error, warn, note or debug (note)"},
-    {'h', "help", NULL, NULL, "print this"},
-    {'V', "version", NULL, NULL, "print the version"},
+    {'v', "vfio", "DEVICE[,OPT...]", .set = set_vfio,
+     .help = "pass a device through: 0000:42:00.0, 42:00.0, 42:00 (all functions of the\n"
+             "card), 10de:1b80[:COUNT] (by ID, the first free ones), a sysfs path, the\n"
+             "UUID of a mediated device, mdev:PARENT/TYPE (made for the VM), or\n"
+             "unix:PATH of a vfio-user server;\n"
+             "OPT: slot=S[.F] (guest slot), mmap=off (trap every access), rom=FILE or\n"
+             "rom=off (its expansion ROM), vga (the legacy VGA ranges), reset=off (keep\n"
+             "its state), iommufd or iommufd=off (which of the kernel's interfaces),\n"
+             "clique=N (NVIDIA's GPUDirect peers, 0 to 15). Repeatable"},
+    {'d', "disk", "FILE[,ro][,direct]", .set = set_disk,
+     .help = "virtio disk: a raw image or a block device; ro (read only), direct (around\n"
+             "the host's page cache). Repeatable"},
+    {'n', "net", "WHERE[,OPT...]", .set = set_net,
+     .help = "virtio network card; WHERE: tap=NAME (a tap of the host's), passt (started\n"
+             "here; no root needed) or passt=SOCKET (one that runs);\n"
+             "OPT: mac=ADDRESS, queues=N (tap, up to 4), vhost=off (tap: not by the\n"
+             "kernel), tcp=HOST:GUEST and udp=HOST:GUEST (passt: the host's port leads to\n"
+             "the guest's). Repeatable"},
+    {0, "share", "DIR:TAG", .set = set_share,
+     .help = "share directory DIR by virtiofsd (started if need be; unix:SOCKET:TAG: one\n"
+             "that runs); the guest mounts it as TAG, of type virtiofs. Repeatable"},
+    {0, "vsock", "CID",
+     .field = FIELD(NUMBER, struct options, vsock_cid, .min = 3, .max = UINT32_MAX - 1),
+     .hint = "not a guest's address; give a number from 3 on",
+     .help = "sockets between host and guest, whose address is CID, from 3 on"},
+    {'m', "memory", "SIZE", .set = set_memory, .help = "guest RAM, with K, M, G or T (512M)"},
+    {0, "hugepages", "[=2M|1G]", .set = set_hugepages,
+     .help = "RAM on huge pages that were reserved (of the host's size)"},
+    {'c', "cpus", "N[,OPT...]", .set = set_cpus,
+     .help = "vCPUs (1); OPT: sockets=S, cores=C and threads=T (cores in a socket, threads\n"
+             "in a core), pin=LIST (host CPUs, one for each: 2-5:8)"},
+    {0, "numa", "auto|NODE", .set = set_numa,
+     .help = "RAM and vCPUs on one of the host's nodes; auto: the devices'"},
+    {'i', "initrd", "FILE", .field = FIELD(TEXT, struct options, initrd),
+     .help = "initial RAM disk"},
+    {'a', "cmdline", "TEXT", .field = FIELD(TEXT, struct options, cmdline),
+     .help = "kernel command line (console=ttyS0)"},
+    {0, "entry", "MODE[@ADDR]", .set = set_entry,
+     .help = "load KERNEL as a flat binary and enter it in this mode:\n"
+             "real (at 0x10000), protected or long (at 0x100000)"},
+    {0, "cpuid", "WHAT", .set = set_cpuid,
+     .help = "hypervisor signature: hidden, kvm or vendor=TEXT (hidden)"},
+    {0, "debug-exit", "PORT",
+     .field = FIELD(NUMBER, struct options, debug_exit, .min = 0, .max = UINT16_MAX),
+     .hint = "not a port; give a number up to 0xffff, such as 0xf4",
+     .help = "a write of V to PORT ends the VM with status (V << 1) | 1"},
+    {0, "no-reboot", NULL, .field = FIELD(ON, struct options, no_reboot),
+     .help = "a guest reset ends the VM with status 6"},
+    {0, "stop-timeout", "SECONDS",
+     .field = FIELD(NUMBER, struct options, stop_timeout, .min = 0, .max = UINT32_MAX),
+     .hint = "not a number of seconds; give 0 or more",
+     .help = "how long the guest may take to power off after a signal (60)"},
+    {0, "control", "PATH", .field = FIELD(TEXT, struct options, control),
+     .help = "a socket for minivmm ctl"},
+    {0, "name", "NAME", .set = set_name,
+     .help = "the VM's name, in messages and in the list of processes"},
+    {0, "pidfile", "FILE", .field = FIELD(TEXT, struct options, pidfile),
+     .help = "the process's number, from the guest's start to the end"},
+    {0, "log-file", "FILE", .field = FIELD(TEXT, struct options, log_file),
+     .help = "messages are appended to FILE, not written to\nstandard error"},
+    {0, "log-level", "LEVEL", .set = set_log_level,
+     .help = "error, warn, note or debug (note)"},
+    {'h', "help", NULL, .help = "print this"},
+    {'V', "version", NULL, .help = "print the version"},
 };
 
 static bool may_be_alone(const struct option *o)
@@ -723,13 +644,22 @@ static void print_help(void)
 /* Answers --help and --version, or sets one option. VALUE may be NULL. */
 static enum options_result apply(const struct option *o, const char *value, struct options *out)
 {
+    char name[32];
     if (o->set)
         return o->set(out, value) ? OPTIONS_BAD : OPTIONS_RUN;
-    if (o->letter == 'h')
+    if (o->letter == 'h') {
         print_help();
-    else
+        return OPTIONS_DONE;
+    }
+    if (o->letter == 'V') {
         printf("minivmm " MINIVMM_VERSION "\n");
-    return OPTIONS_DONE;
+        return OPTIONS_DONE;
+    }
+    if (!store(&o->field, out, value ? value : ""))
+        return OPTIONS_RUN;
+    snprintf(name, sizeof(name), "--%s", o->name);
+    bad(name, value, o->hint);
+    return OPTIONS_BAD;
 }
 
 static const struct option *find_long(const char *name, size_t len)
@@ -793,8 +723,8 @@ static enum options_result set_kernel(struct options *o, const char *arg)
     for (size_t i = 0; i < ARRAY_SIZE(command); i++) {
         if (!strcmp(arg, command[i])) {
             log_error(arg,
-                      "cannot run command: it comes first, and this version has only host; "
-                      "give a kernel file of that name as ./%s",
+                      "cannot run command: it comes first, and this version has only host and "
+                      "ctl; give a kernel file of that name as ./%s",
                       arg);
             return OPTIONS_BAD;
         }

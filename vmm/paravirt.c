@@ -10,8 +10,10 @@
 
 #include <errno.h>
 #include <limits.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "devices/vhost.h"
 #include "devices/virtio_blk.h"
@@ -49,11 +51,25 @@ static int plug(struct paravirt *p, const struct paravirt_config *config, struct
     return err;
 }
 
-static void log_held(const struct option_disk *o)
+static bool is_same_file(const char *a, const char *b)
 {
+    struct stat x, y;
+    return !stat(a, &x) && !stat(b, &y) && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
+}
+
+static void log_held(const struct options *opt, unsigned n)
+{
+    const struct option_disk *o = &opt->disk[n];
     char path[PATH_MAX], who[160];
+    const char *what = "end that, or give another";
     vfio_sysfs_holder(realpath(o->path, path) ? path : o->path, who, sizeof(who));
-    log_error(o->path, "cannot use disk: %s has it; end that, or give another%s", who,
+    for (unsigned i = 0; i < n; i++) {
+        if (is_same_file(opt->disk[i].path, o->path)) {
+            snprintf(who, sizeof(who), "another --disk of this guest");
+            what = "leave one out";
+        }
+    }
+    log_error(o->path, "cannot use disk: %s has it; %s%s", who, what,
               o->ro ? "" : " (several can read one, each with ,ro)");
 }
 
@@ -70,7 +86,7 @@ static int open_disk(struct paravirt *p, const struct paravirt_config *config, u
     };
     int err = virtio_blk_create(&p->disk[n], &setup);
     if (err == -EAGAIN)
-        log_held(o);
+        log_held(config->opt, n);
     if (err)
         return err;
     return plug(p, config, virtio_blk_device(p->disk[n]), CLASS_STORAGE);

@@ -114,12 +114,6 @@ int passthrough_place(struct passthrough *p)
     return err;
 }
 
-static int too_many(const char *name)
-{
-    log_error(name, "cannot pass device: there are %d before it; give fewer", OPTIONS_VFIO_MAX);
-    return -E2BIG;
-}
-
 /* One more device of those that OPTION names. slot= of several is the slot of all. */
 static int add_device(struct passthrough *p, const struct option_vfio *option, const char *path,
                       bool several)
@@ -136,7 +130,7 @@ static int add_device(struct passthrough *p, const struct option_vfio *option, c
     if (several && o->devfn >= 0)
         o->devfn = PCI_DEVFN(o->devfn >> 3, host_function(d));
     for (unsigned i = 0; i < p->config.nr; i++) {
-        if (!strcmp(d->path, p->device[i].path)) {
+        if (!strcmp(d->addr, p->device[i].addr)) { /* sysfs has several paths to a device */
             log_error(d->addr, "cannot pass device twice: an earlier --vfio names it too; "
                                "leave one out");
             return -EEXIST;
@@ -152,7 +146,7 @@ bool passthrough_is_free(const char *path, const void *opaque)
     const struct passthrough *p = opaque;
     char driver[64], who[160];
     for (unsigned i = 0; p && i < p->config.nr; i++) {
-        if (!strcmp(p->device[i].path, path))
+        if (!strcmp(p->device[i].addr, vfio_sysfs_name(path)))
             return false;
     }
     vfio_sysfs_driver(path, driver, sizeof(driver));
@@ -165,8 +159,11 @@ static int find_named(struct passthrough *p, const struct option_vfio *option)
     struct passthrough_device *next = &p->device[p->config.nr];
     const char *name = option->device;
     unsigned room = OPTIONS_VFIO_MAX - p->config.nr;
-    if (!room)
-        return too_many(name);
+    if (!room) {
+        log_error(name, "cannot pass device: there are %d before it; give fewer",
+                  OPTIONS_VFIO_MAX);
+        return -E2BIG;
+    }
     next->is_user = !strncmp(name, "unix:", 5);
     if (next->is_user)
         return add_device(p, option, name + 5, false);
@@ -247,24 +244,23 @@ static int reach_providers(struct passthrough *p)
     return err;
 }
 
+static int map_ram_in(struct passthrough *p, struct vfio_iommu *iommu)
+{
+    int err = vfio_dma_map_ram(iommu, p->config.mem);
+    if (!err)
+        p->mapped[p->iommus++] = iommu;
+    return err;
+}
+
 /* RAM into each IOMMU once: the kernel's is common to its devices, a server has its own. */
 static int map_ram(struct passthrough *p)
 {
-    for (unsigned i = 0; i < p->config.nr; i++) {
-        struct vfio_user *user = p->device[i].user;
-        struct vfio_iommu *iommu =
-            user ? vfio_user_device(user)->iommu : vfio_kernel_iommu(p->kernel);
-        unsigned n = 0;
-        while (n < p->iommus && p->mapped[n] != iommu)
-            n++;
-        if (n < p->iommus)
-            continue;
-        int err = vfio_dma_map_ram(iommu, p->config.mem);
-        if (err)
-            return err;
-        p->mapped[p->iommus++] = iommu;
+    int err = p->kernel ? map_ram_in(p, vfio_kernel_iommu(p->kernel)) : 0;
+    for (unsigned i = 0; i < p->config.nr && !err; i++) {
+        if (p->device[i].user)
+            err = map_ram_in(p, vfio_user_device(p->device[i].user)->iommu);
     }
-    return 0;
+    return err;
 }
 
 /*

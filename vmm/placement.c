@@ -1,14 +1,16 @@
 /*
  * placement.c: see placement.h. From sysfs and procfs: Linux Documentation/admin-guide/mm/
- * hugetlbpage.rst; Documentation/ABI/stable/sysfs-devices-node.
+ * hugetlbpage.rst; Documentation/ABI/stable/sysfs-devices-node; proc(5).
  */
 #include "vmm/placement.h"
 
 #include <errno.h>
 #include <limits.h>
+#include <linux/capability.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 
 #include "vfio/vfio_sysfs.h"
 #include "vmm/log.h"
@@ -18,17 +20,22 @@
 
 #define POPULATE_MIN (2 * GIB)
 
+/* The number behind KEY in a file of "Key: value" lines; OTHER when it is not there. */
+static uint64_t proc_number(const char *path, const char *key, int base, uint64_t other)
+{
+    char *text = vfio_sysfs_load(path);
+    const char *at = text ? strstr(text, key) : NULL;
+    uint64_t number = at ? strtoull(at + strlen(key), NULL, base) : other;
+    free(text);
+    return number;
+}
+
 /* ---- huge pages ---- */
 
 /* The one that the host's kernel was told (default_hugepagesz=), most often 2 MiB. */
 static uint64_t default_huge(void)
 {
-    char *text = vfio_sysfs_load("/proc/meminfo");
-    const char *at = text ? strstr(text, "\nHugepagesize:") : NULL;
-    unsigned long kib = 0;
-    if (at)
-        sscanf(at, "\nHugepagesize: %lu kB", &kib);
-    free(text);
+    uint64_t kib = proc_number("/proc/meminfo", "\nHugepagesize:", 10, 0);
     return kib * KIB == GIB ? GIB : 2 * MIB;
 }
 
@@ -147,8 +154,40 @@ static int place_on_node(const struct options *o, struct placement *out)
     out->memory.on_node = true;
     out->memory.node = (unsigned)node;
     vfio_sysfs_line(dir, "cpulist", list, sizeof(list));
-    if (cpu_list_parse(list, &out->cpus)) /* no harm: a node may have no CPUs at all */
-        out->cpus.nr = 0;
+    if (cpu_list_parse(list, &out->near)) /* no harm: a node may have no CPUs at all */
+        out->near.nr = 0;
+    return 0;
+}
+
+/* ---- pinned RAM ---- */
+
+/* For a device behind an IOMMU all of RAM is pinned, and counted unless this process may lock
+ * what it likes. A mediated device pins what it uses; a server pins nothing. What cannot be
+ * known here (user namespaces, what other VMs of the user have pinned) the kernel will tell. */
+static int check_memlock(const struct options *o)
+{
+    uint64_t may = proc_number("/proc/self/status", "\nCapEff:", 16, UINT64_MAX);
+    struct rlimit limit = {.rlim_cur = RLIM_INFINITY};
+    getrlimit(RLIMIT_MEMLOCK, &limit);
+    if (limit.rlim_cur >= o->memory || may >> CAP_IPC_LOCK & 1)
+        return 0;
+    for (unsigned i = 0; i < o->vfios; i++) {
+        struct vfio_path path;
+        char bus[16];
+        int err = device_path(&o->vfio[i], &path);
+        if (err)
+            return err;
+        vfio_sysfs_bus(path.text, bus, sizeof(bus));
+        if (!path.text[0] || !strncmp(o->vfio[i].device, "mdev:", 5) || !strcmp(bus, "mdev"))
+            continue;
+        log_error(vfio_sysfs_name(path.text),
+                  "cannot pin %llu MiB of RAM for its DMA: RLIMIT_MEMLOCK is %llu MiB; raise "
+                  "it by 'ulimit -l %llu', memlock in /etc/security/limits.conf or "
+                  "LimitMEMLOCK=%lluM in the systemd unit",
+                  o->memory / MIB, limit.rlim_cur / MIB, o->memory / KIB,
+                  align_up(o->memory, MIB) / MIB);
+        return -ENOMEM;
+    }
     return 0;
 }
 
@@ -168,14 +207,16 @@ static bool is_pinned(const struct options *o)
 int placement_find(const struct options *o, struct placement *out)
 {
     struct mem_backing *m = &out->memory;
-    *m = (struct mem_backing){.huge = o->hugepages, .populate = is_pinned(o)};
-    out->cpus.nr = 0;
+    *m = (struct mem_backing){
+        .huge = o->hugepages, .populate = is_pinned(o), .near = &out->near};
+    out->near.nr = 0;
     int err = place_on_node(o, out);
+    if (!err)
+        err = check_memlock(o);
     if (err)
         return err;
     out->pin = o->pin.nr;
-    if (out->pin)
-        out->cpus = o->pin;
+    out->cpus = out->pin ? &o->pin : &out->near;
     if (m->huge == HUGEPAGES_DEFAULT)
         m->huge = default_huge();
     return m->huge ? check_huge(o->memory, m) : 0;

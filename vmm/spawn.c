@@ -13,11 +13,13 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -49,11 +51,12 @@ int spawn_find(const char *name, const char *install, char *out, size_t size)
 }
 
 /* In the child; DUP_FD is above the numbers that are given a meaning here. */
-static int become(const char *path, char *const *argv, int dup_fd, pid_t parent)
+static int become(const char *path, char *const *argv, int dup_fd, int ready, pid_t parent)
 {
     sigset_t none;
-    int null = open("/dev/null", O_RDWR); /* may be standard input itself */
-    if (null < 0 || dup2(null, STDIN_FILENO) < 0 || dup2(STDERR_FILENO, STDOUT_FILENO) < 0 ||
+    int in = ready < 0 ? open("/dev/null", O_RDWR) : fcntl(ready, F_DUPFD, SPAWN_FD + 1);
+    /* IN may be standard input itself. */
+    if (in < 0 || dup2(in, STDIN_FILENO) < 0 || dup2(STDERR_FILENO, STDOUT_FILENO) < 0 ||
         dup2(dup_fd, SPAWN_FD) < 0 || setpgid(0, 0) < 0 || prctl(PR_SET_PDEATHSIG, SIGKILL) < 0)
         return errno;
     if (getppid() != parent) /* which ended before it was said that it matters */
@@ -67,7 +70,7 @@ static int become(const char *path, char *const *argv, int dup_fd, pid_t parent)
 }
 
 /* 0 when the program runs, else the errno that kept it from that. */
-static int run(struct spawn *s, const char *path, char *const *argv, int dup_fd)
+static int run(struct spawn *s, const char *path, char *const *argv, int dup_fd, int ready)
 {
     int status[2], err = 0;
     pid_t parent = getpid();
@@ -76,7 +79,7 @@ static int run(struct spawn *s, const char *path, char *const *argv, int dup_fd)
     s->pid = fork();
     if (s->pid == 0) {
         int pipe_fd = fcntl(status[1], F_DUPFD_CLOEXEC, SPAWN_FD + 1);
-        err = become(path, argv, dup_fd, parent);
+        err = become(path, argv, dup_fd, ready, parent);
         (void)!write(pipe_fd, &err, sizeof(err));
         _exit(127);
     }
@@ -93,19 +96,26 @@ static int run(struct spawn *s, const char *path, char *const *argv, int dup_fd)
     return err;
 }
 
-int spawn_start(struct spawn *s, const char *const *argv, int fd, const char *install)
+/* PATH is where the program is; READY, or -1, becomes its standard input. */
+static int start(struct spawn *s, char path[PATH_MAX], const char *const *argv, int fd,
+                 int ready, const char *install)
 {
-    char path[PATH_MAX];
-    int err = spawn_find(argv[0], install, path, sizeof(path));
+    int err = spawn_find(argv[0], install, path, PATH_MAX);
     if (err)
         return err;
     int dup_fd = fcntl(fd, F_DUPFD_CLOEXEC, SPAWN_FD + 1);
-    err = dup_fd < 0 ? errno : run(s, path, (char *const *)argv, dup_fd);
+    err = dup_fd < 0 ? errno : run(s, path, (char *const *)argv, dup_fd, ready);
     if (dup_fd >= 0)
         close(dup_fd);
     if (err)
         log_error(path, "cannot start program: %s; run it by hand to see why", strerror(err));
     return -err;
+}
+
+int spawn_start(struct spawn *s, const char *const *argv, int fd, const char *install)
+{
+    char path[PATH_MAX];
+    return start(s, path, argv, fd, -1, install);
 }
 
 int spawn_connect(const char *path)
@@ -136,6 +146,43 @@ static bool ends(pid_t pid)
             return false;
         nanosleep(&(struct timespec){.tv_nsec = STOP_POLL_NS}, NULL);
     }
+}
+
+/* The end of the file is the program's, as a rule. One that lives on has lost the pipe to a
+ * policy of the host's (SELinux): it is taken for ready. */
+static int wait_ready(const struct spawn *s, int pipe_fd, int timeout_ms, const char *path)
+{
+    struct pollfd p = {.fd = pipe_fd, .events = POLLIN};
+    char line[16];
+    if (poll(&p, 1, timeout_ms) <= 0) {
+        log_error(path, "cannot start program: it is not ready after %d ms; run it by hand",
+                  timeout_ms);
+        return -ETIMEDOUT;
+    }
+    if (read(pipe_fd, line, sizeof(line)) > 0 || !ends(s->pid))
+        return 0;
+    log_error(path,
+              "cannot start program: it has ended; what it says on standard error is why");
+    return -ECHILD;
+}
+
+int spawn_start_ready(struct spawn *s, const char *const *argv, int fd, int timeout_ms,
+                      const char *install)
+{
+    char path[PATH_MAX];
+    int ready[2];
+    if (pipe2(ready, O_CLOEXEC) < 0) {
+        int err = -errno;
+        log_error(argv[0], "cannot make a pipe for program: %s", strerror(-err));
+        return err;
+    }
+    fchmod(ready[1], 0666); /* it may be another user by the time it opens it */
+    int err = start(s, path, argv, fd, ready[1], install);
+    close(ready[1]);
+    if (!err)
+        err = wait_ready(s, ready[0], timeout_ms, path);
+    close(ready[0]);
+    return err;
 }
 
 void spawn_stop(struct spawn *s)

@@ -8,6 +8,8 @@
 
 #define SPAWN_FD      3 /* the socket's number in the program, for its arguments */
 #define SPAWN_FD_TEXT "3"
+/* Of a program that says when it is ready: what it writes that to, for its arguments. */
+#define SPAWN_READY   "/proc/self/fd/0"
 
 /* Zeroed by the owner; owned by the main thread. */
 struct spawn {
@@ -22,6 +24,10 @@ int spawn_find(const char *name, const char *install, char *out, size_t size);
  * read. FD stays the caller's. INSTALL says how one comes by the program. Main thread only: the
  * program is killed when the thread that started it ends. Logs its own errors. */
 int spawn_start(struct spawn *s, const char *const *argv, int fd, const char *install);
+/* The same for a program that writes to SPAWN_READY when it is ready, which is waited for. It
+ * has to be within TIMEOUT_MS. spawn_stop() is due also after an error. */
+int spawn_start_ready(struct spawn *s, const char *const *argv, int fd, int timeout_ms,
+                      const char *install);
 /* The socket, non-blocking, of a helper that runs already and listens at PATH. -ENAMETOOLONG,
  * or what connect(2) says: -EAGAIN of one that has enough to do with others. */
 int spawn_connect(const char *path);

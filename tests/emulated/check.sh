@@ -26,6 +26,7 @@ refuses() { # STATUS PATTERN ARGUMENT...: so it ends, with one line that says wh
 }
 
 serve() { # ARGUMENT...: starts it, waits until it listens
+    : >"$T/out" # what the one before said, which the new one empties later than we look
     "$EMU" --socket "$S" "$@" >"$T/out" 2>"$T/err" </dev/null &
     pid=$!
     for ((i = 0; i < 200; i++)); do

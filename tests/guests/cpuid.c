@@ -134,8 +134,10 @@ static void look(unsigned cpu)
     bool htt = one.edx >> 28 & 1;
 
     topology[cpu].apic_id = id;
+    /* Room for ids, or on AMD a count. */
     topology[cpu].leaf1 =
-        one.ebx >> 24 == id && (package == 1 || (htt && (one.ebx >> 16 & 0xff) == package));
+        one.ebx >> 24 == id &&
+        (package == 1 || (htt && (one.ebx >> 16 & 0xff) == (amd ? package : room())));
     topology[cpu].leaf4 = !intel || highest < 4 || caches();
     topology[cpu].leafb = highest < 0xb || !cpuid(0xb, 0).ebx || extended_topology(0xb, id);
     topology[cpu].leaf1f = highest < 0x1f || !cpuid(0x1f, 0).ebx || extended_topology(0x1f, id);

@@ -6,11 +6,12 @@
 #     vmlinux           the stock kernel, taken out of its bzImage: the host's
 #     host-modules.cpio the stock kernel's modules for the host
 #     host-base.cpio    the host's part that never changes: busybox, all of the above
+#     host-kernels.cpio kernels other than that, for the scenario of this name
 #     host-run.cpio     the rest: its init, the scenarios, the guests, minivmm
 #
-# The host's initrd is the last three after each other; its own kernel (built.sh) has no modules. Each image is made anew
-# only when what goes into it is another (a hash beside it says so), and is
-# renamed into place when complete.
+# run.sh makes the host's initrd of the last four, without what this host needs not. Each image is
+# made anew only when what goes into it is another (a hash beside it says so), and is renamed into
+# place when complete.
 #
 #     tests/host/images.sh [MINIVMM]     default: build/static/minivmm
 set -euo pipefail
@@ -132,6 +133,27 @@ if ! fresh host-base.cpio "$out/guest-tools.img.key"; then
     echo "$key" >"$out/host-base.cpio.key"
 fi
 
+# Of what cannot be fetched the scenario skips its part.
+kernels=$("$HOST_DIR/fetch.sh" kernels) || kernels=''
+newer=$("$HOST_DIR/fetch.sh" newer) || newer=''
+firmware=$("$HOST_DIR/fetch.sh" firmware) || firmware=''
+if ! fresh host-kernels.cpio "$kernels" "$newer" "$firmware" "$out/guest.img.key" "$0"; then
+    mkdir -p "$tmp/others/kernels"
+    if [ "$kernels" ]; then
+        for k in "$kernels"/boot/{gnumach-*.gz,memtest86+*.bin,ipxe.lkrn}; do
+            name=$(basename "$k" .gz)
+            gzip -dcf "$k" >"$tmp/others/kernels/${name%%-*}"
+        done
+    fi
+    [ -z "$newer" ] || cp "$newer"/boot/vmlinuz-* "$tmp/others/kernels/backports"
+    if [ "$kernels" ] && [ "$firmware" ]; then
+        cp "$firmware"/usr/share/cloudhv-efi-x86-64/CLOUDHV.fd "$tmp/others/kernels/"
+        bootable_disk "$kernels" "$tmp/others/kernels/disk.raw"
+    fi
+    pack "$tmp/others" "$out/host-kernels.cpio"
+    echo "$key" >"$out/host-kernels.cpio.key"
+fi
+
 mkdir -p "$tmp/run/guests" "$tmp/run/bin"
 cp "$HOST_DIR/l1/init" "$HOST_DIR/l1/lib.sh" "$tmp/run/"
 cp -r "$HOST_DIR/scenarios" "$tmp/run/"
@@ -140,17 +162,4 @@ cp "$minivmm" "$tmp/run/bin/minivmm"
 for guest in "$BUILD"/guests/*.elf "$BUILD"/guests/*.bin; do
     [ ! -f "$guest" ] || cp "$guest" "$tmp/run/guests/"
 done
-# Kernels that are not Linux; without them the scenario is skipped.
-mkdir "$tmp/run/kernels"
-if kernels=$("$HOST_DIR/fetch.sh" kernels); then
-    for k in "$kernels"/boot/{gnumach-*.gz,memtest86+*.bin,ipxe.lkrn}; do
-        name=$(basename "$k" .gz)
-        gzip -dcf "$k" >"$tmp/run/kernels/${name%%-*}"
-    done
-    ! newer=$("$HOST_DIR/fetch.sh" newer) || cp "$newer"/boot/vmlinuz-* "$tmp/run/kernels/backports"
-    if firmware=$("$HOST_DIR/fetch.sh" firmware); then
-        cp "$firmware"/usr/share/cloudhv-efi-x86-64/CLOUDHV.fd "$tmp/run/kernels/"
-        bootable_disk "$kernels" "$tmp/run/kernels/disk.raw"
-    fi
-fi
 pack "$tmp/run" "$out/host-run.cpio"

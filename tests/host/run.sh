@@ -66,6 +66,9 @@ for at in 0 $(((64 << 30) - 4096)); do
 done
 
 cat "$images/host-base.cpio" "$images/host-run.cpio" >"$dir/initrd"
+case ,$scenarios, in
+*,kernels,*) cat "$images/host-kernels.cpio" >>"$dir/initrd" ;; # 50 MB to unpack
+esac
 if [ "${HOST_EXTRA:-}" ]; then
     pack "$HOST_EXTRA" "$dir/extra"
     cat "$dir/extra" >>"$dir/initrd"

@@ -392,6 +392,13 @@ Test(acpi, iasl_has_nothing_to_say)
     write_table("mcfg.dat", root(2, "MCFG"));
     run("for t in *.dat; do iasl -d $t; done 2>&1", out, sizeof(out));
     cr_expect(!strcasestr(out, "error") && !strcasestr(out, "warning"), "%s", out);
+    run("grep -A 30 _OSC dsdt.dsl | tr -d ' \\n'", out,
+        sizeof(out)); /* _OSC is written as bytes */
+    cr_expect_not_null(strstr(
+        out, "CreateDWordField(Arg3,Zero,CDW1)If((Arg0==ToUUID(\"33db4d5b-1ff7-401c-9657-"
+             "7441c03dd766\")/*PCIHostBridgeDevice*/)){CreateDWordField(Arg3,0x08,CDW3)"
+             "Local0=(CDW3&0x1C)If((CDW3!=Local0)){CDW1|=0x10}CDW3=Local0}Else{CDW1|=0x04}"
+             "Return(Arg3)"));
     run("iasl -oa dsdt.dsl 2>&1", out, sizeof(out));
     cr_expect_not_null(strstr(out, "0 Errors, 0 Warnings, 0 Remarks"), "%s", out);
     run("cat dsdt.aml", out, sizeof(out)); /* iasl encodes all after the header as we do */

@@ -47,12 +47,6 @@ Test(aml, eisa_ids)
     EXPECT("\x0c\x41\xd0\x0a\x08\x0c\x41\xd0\x05\x01");
 }
 
-Test(aml, uuid)
-{
-    aml_uuid(&aml, "33db4d5b-1ff7-401c-9657-7441c03dd766");
-    EXPECT("\x11\x13\x0a\x10\x5b\x4d\xdb\x33\xf7\x1f\x1c\x40\x96\x57\x74\x41\xc0\x3d\xd7\x66");
-}
-
 Test(aml, string)
 {
     aml_string(&aml, "ab");
@@ -71,18 +65,6 @@ Test(aml, blocks_nest)
     aml_end(&aml, scope);
     EXPECT("\x10\x11\\_SB_\x5b\x82\x09"
            "DEV0\x12\x03\x01\x01");
-}
-
-Test(aml, method)
-{
-    size_t method = aml_method(&aml, "_OSC", 4);
-    size_t then = aml_if(&aml);
-    aml_op(&aml, AML_ARG0);
-    aml_end(&aml, then);
-    size_t otherwise = aml_else(&aml);
-    aml_end(&aml, otherwise);
-    aml_end(&aml, method);
-    EXPECT("\x14\x0b_OSC\x0c\xa0\x02\x68\xa1\x01");
 }
 
 /* Decodes a PkgLength as an interpreter does (20.2.4). */

@@ -263,6 +263,24 @@ Test(control, a_client_that_does_not_read)
     close(other);
 }
 
+/* Who has said all and hears nothing yet has not hung up: its end is read when its answers are
+ * out, and not before. */
+Test(control, a_client_that_has_said_all)
+{
+    static const char ask[] = "{\"execute\":\"long\"}\n", last[] = "{\"execute\":\"count\"}\n";
+    const unsigned many = 50; /* more than its socket holds, in less than a line's room */
+    int fd = client();
+    for (unsigned i = 0; i < many; i++)
+        say(fd, ask);
+    say(fd, last);
+    shutdown(fd, SHUT_WR);
+    for (unsigned i = 0; i < many; i++)
+        cr_assert_eq(strlen(hear(fd)), 60000 + strlen("{\"return\":{\"x\":\"\"}}"), "%u", i);
+    cr_expect_str_eq(hear(fd), "{\"return\":{\"n\":1}}");
+    cr_expect_str_eq(hear(fd), "");
+    close(fd);
+}
+
 Test(control, many_clients)
 {
     int fd[4], late = -1;
@@ -402,6 +420,34 @@ Test(control, client_and_liars)
     cr_expect_eq(ctl_main(3, argv), STATUS_START, "nobody listens");
     unlink(path);
     cr_expect_eq(ctl_main(3, argv), STATUS_START, "nothing is there");
+}
+
+/* Takes the connection that is in the way after a while, in which the one behind it has been
+ * turned away. */
+static void *lie_late(void *opaque)
+{
+    const struct liar *liar = opaque;
+    usleep(100000);
+    close(accept(liar->fd, NULL, NULL));
+    return lie(opaque);
+}
+
+Test(control, client_of_a_busy_server)
+{
+    char *const argv[] = {"ctl", path, "status", NULL};
+    struct sockaddr_un addr = {.sun_family = AF_UNIX};
+    stop();
+    snprintf(addr.sun_path, sizeof(addr.sun_path), "%s", path);
+    struct liar liar = {socket(AF_UNIX, SOCK_STREAM, 0), "{\"return\":{}}\n", 14};
+    cr_assert_eq(bind(liar.fd, (struct sockaddr *)&addr, sizeof(addr)), 0);
+    cr_assert_eq(listen(liar.fd, 0), 0);
+    int waiting = client();
+    cr_assert_eq(pthread_create(&thread, NULL, lie_late, &liar), 0);
+    cr_expect_eq(ctl_main(3, argv), STATUS_OFF);
+    pthread_join(thread, NULL);
+    close(waiting);
+    close(liar.fd);
+    unlink(path);
 }
 
 Test(control, client_and_server)

@@ -148,7 +148,7 @@ Test(cpuid, vendor_signature_has_no_features)
 Test(cpuid, ids_in_leaf_1)
 {
     intel(CPUID_HIDDEN, 6, 5);
-    cr_expect_eq(get(1, 0)->ebx, 0x0506ffff);
+    cr_expect_eq(get(1, 0)->ebx, 0x0508ffff);
     cr_expect_eq(get(1, 0)->edx >> 28 & 1, 1, "HTT");
     intel(CPUID_HIDDEN, 1, 0);
     cr_expect_eq(get(1, 0)->ebx, 0x0001ffff);
@@ -238,7 +238,7 @@ Test(cpuid, sockets_cores_and_threads_on_intel)
     offer_everything(0x24, "GenuineIntel", 0x80000008);
     policy.topology = uneven;
     cr_assert_eq(build(9), 0);
-    cr_expect_eq(get(1, 0)->ebx, 11U << 24 | 6 << 16 | 0xffff);
+    cr_expect_eq(get(1, 0)->ebx, 11U << 24 | 8 << 16 | 0xffff);
     cr_expect_eq(get(4, 0)->eax, 3U << 26 | 1 << 14 | 1 << 5 | 1, "a core's threads share");
     cr_expect_eq(get(4, 1)->eax, 3U << 26 | 1 << 14 | 2 << 5 | 3);
     cr_expect_eq(get(4, 2)->eax, 3U << 26 | 7 << 14 | 3 << 5 | 3, "a socket's");
@@ -273,6 +273,114 @@ Test(cpuid, more_than_fields_of_eight_bits_can_tell)
     cr_expect_eq(get(1, 0)->ebx, 43U << 24 | 255 << 16 | 0xffff);
     cr_expect_eq(get(4, 2)->eax, 63U << 26 | 511 << 14 | 3 << 5 | 3);
     cr_expect(get(0xb, 1)->eax == 9 && get(0xb, 1)->ebx == 300 && get(0xb, 1)->edx == 299);
+
+    offer_everything(0x10, "AuthenticAMD", 0x80000028);
+    cr_assert_eq(build(299), 0);
+    cr_expect_eq(get(1, 0)->ebx, 43U << 24 | 255 << 16 | 0xffff);
+    cr_expect_eq(get(0x80000008, 0)->ecx, 9 << 12 | 255);
+    cr_expect(get(0x8000001e, 0)->eax == 299 && get(0x8000001e, 0)->ebx == 43);
+    policy.topology = (struct topology){1, 1, 300};
+    cr_assert_eq(build(299), 0);
+    cr_expect(get(0x8000001e, 0)->eax == 299 && get(0x8000001e, 0)->ebx == 255 << 8);
+}
+
+/* ---- what a guest makes of it, by each of its ways, for counts that are no powers of two ----
+ */
+
+struct place {
+    uint32_t socket, core, thread;
+};
+
+static uint32_t field(uint32_t value, unsigned low, unsigned bits)
+{
+    return value >> low & ((1U << bits) - 1);
+}
+
+static struct place split(uint32_t id, uint32_t core_shift, uint32_t socket_shift)
+{
+    return (struct place){id >> socket_shift, field(id, core_shift, socket_shift - core_shift),
+                          field(id, 0, core_shift)};
+}
+
+static void expect_place(struct place got, const char *way, unsigned index)
+{
+    const struct topology *t = &policy.topology;
+    uint32_t thread = index % t->threads, core = index / t->threads % t->cores,
+             socket = index / (t->threads * t->cores);
+    cr_expect(got.socket == socket && got.core == core && got.thread == thread,
+              "%u sockets, %u cores, %u threads: vCPU %u by %s is %u.%u.%u, not %u.%u.%u",
+              t->sockets, t->cores, t->threads, index, way, got.socket, got.core, got.thread,
+              socket, core, thread);
+}
+
+/* SDM volume 3A, 9.9.3: the leaf's shifts and its x2APIC id. */
+static void expect_leaf_of_levels(uint32_t leaf, unsigned index)
+{
+    const struct kvm_cpuid_entry2 *smt = get(leaf, 0), *core = get(leaf, 1);
+    expect_place(split(core->edx, smt->eax, core->eax), "0xB or 0x1F", index);
+    cr_expect_eq(smt->ebx, policy.topology.threads);
+    cr_expect_eq(core->ebx, policy.topology.threads * policy.topology.cores);
+}
+
+/* The same section for processors without these leaves: from leaf 1 the initial id and the room
+ * for ids in a package, from leaf 4 that for cores. Fields of 8 and of 6 bits. */
+static void expect_legacy_intel(unsigned index)
+{
+    uint32_t id = get(1, 0)->ebx >> 24, room = field(get(1, 0)->ebx, 16, 8);
+    uint32_t core_bits = topology_bits(field(get(4, 0)->eax, 26, 6) + 1);
+    uint32_t socket_shift = get(1, 0)->edx >> 28 & 1 ? topology_bits(room) : 0;
+    expect_place(split(id, socket_shift - core_bits, socket_shift), "leaves 1 and 4", index);
+}
+
+/* APM volume 3, E.4.7 and E.4.17: bits of an id within the package, threads in a core. */
+static void expect_amd(unsigned index)
+{
+    uint32_t sizes = get(0x80000008, 0)->ecx;
+    const struct kvm_cpuid_entry2 *e = get(0x8000001e, 0);
+    uint32_t threads = field(e->ebx, 8, 8) + 1;
+    struct place p = split(e->eax, topology_bits(threads), field(sizes, 12, 4));
+    expect_place(p, "0x80000008 and 0x8000001E", index);
+    cr_expect_eq(field(e->ebx, 0, 8), p.core);
+    cr_expect_eq(field(e->ecx, 0, 8), p.socket);
+    cr_expect_eq(field(sizes, 0, 8) + 1, policy.topology.threads * policy.topology.cores);
+    cr_expect_eq(field(get(1, 0)->ebx, 16, 8), field(sizes, 0, 8) + 1, "a count on AMD");
+}
+
+/* Who shares a cache has the same id above the room that the cache says. */
+static void expect_shared(uint32_t leaf, uint32_t sub, uint32_t id, unsigned bits)
+{
+    uint32_t shift = topology_bits(field(get(leaf, sub)->eax, 14, 12) + 1);
+    cr_expect_eq(id >> shift, id >> bits, "leaf %#x.%u: %u bits", leaf, sub, shift);
+    cr_expect_eq(shift, bits);
+}
+
+Test(cpuid, every_way_of_a_guest_leads_to_the_same_place)
+{
+    const struct topology row[] = {{1, 1, 1},  {3, 1, 1}, {1, 3, 1}, {1, 1, 2},
+                                   {2, 3, 2},  {3, 5, 3}, {2, 6, 2}, {1, 17, 3},
+                                   {1, 64, 2}, {5, 7, 1}, {2, 1, 3}, {1, 127, 1}};
+    for (size_t i = 0; i < ARRAY_SIZE(row); i++) {
+        const struct topology *t = &row[i];
+        uint32_t thread_bits = topology_bits(t->threads),
+                 socket_bits = thread_bits + topology_bits(t->cores);
+        for (unsigned n = 0; n < topology_cpus(t); n++) {
+            policy.topology = *t;
+            offer_everything(0x24, "GenuineIntel", 0x80000008);
+            cr_assert_eq(build(n), 0);
+            uint32_t id = get(0xb, 0)->edx;
+            expect_leaf_of_levels(0xb, n);
+            expect_leaf_of_levels(0x1f, n);
+            if (t->cores <= 64)
+                expect_legacy_intel(n);
+            expect_shared(4, 0, id, thread_bits);
+            expect_shared(4, 2, id, socket_bits);
+            offer_everything(0x10, "AuthenticAMD", 0x80000028);
+            cr_assert_eq(build(n), 0);
+            expect_leaf_of_levels(0xb, n);
+            expect_amd(n);
+            expect_shared(0x8000001d, 0, id, socket_bits);
+        }
+    }
 }
 
 struct bits {

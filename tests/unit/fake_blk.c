@@ -41,6 +41,12 @@ long __wrap_syscall(long number, ...)
         return fail(fake_blk.setup_errno);
     if (number == __NR_io_uring_enter && fake_blk.enter_errno)
         return fail(fake_blk.enter_errno);
+    if (number == __NR_io_uring_enter && fake_blk.enter_by_one) {
+        fake_blk.enter_by_one ^= 3;
+        if (fake_blk.enter_by_one == 1)
+            return fail(EAGAIN);
+        a[1] = 1;
+    }
     return __real_syscall(number, a[0], a[1], a[2], a[3], a[4], a[5]);
 }
 

@@ -17,6 +17,10 @@ int __real_pthread_cond_timedwait(pthread_cond_t *cond, pthread_mutex_t *lock,
                                   const struct timespec *end);
 int __wrap_pthread_cond_timedwait(pthread_cond_t *cond, pthread_mutex_t *lock,
                                   const struct timespec *end);
+int __real_pthread_clockjoin_np(pthread_t thread, void **result, clockid_t clock,
+                                const struct timespec *end);
+int __wrap_pthread_clockjoin_np(pthread_t thread, void **result, clockid_t clock,
+                                const struct timespec *end);
 int __real_pthread_join(pthread_t thread, void **result);
 int __wrap_pthread_join(pthread_t thread, void **result);
 
@@ -43,6 +47,18 @@ int __wrap_pthread_join(pthread_t thread, void **result)
 {
     fake_cond_waits++;
     return __real_pthread_join(thread, result);
+}
+
+int __wrap_pthread_clockjoin_np(pthread_t thread, void **result, clockid_t clock,
+                                const struct timespec *end)
+{
+    fake_cond_waits++;
+    if (!fake_cond_hurry || !fake_clock_ns)
+        return __real_pthread_clockjoin_np(thread, result, clock, end);
+    if (!pthread_tryjoin_np(thread, result))
+        return 0;
+    *fake_clock_ns = end->tv_sec * NS_PER_S + end->tv_nsec;
+    return ETIMEDOUT;
 }
 
 void fake_cond_await(unsigned n)

@@ -1,7 +1,7 @@
 /*
  * fake_cond.h: tells that a thread has come as far as to wait for a condition, or for the end
- * of another: the linker puts this in place of pthread_cond_wait(), pthread_cond_timedwait()
- * and pthread_join().
+ * of another: the linker puts this in place of pthread_cond_wait(), pthread_cond_timedwait(),
+ * pthread_join() and pthread_clockjoin_np().
  */
 #pragma once
 

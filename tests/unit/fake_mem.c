@@ -2,6 +2,7 @@
 #include "tests/unit/fake_mem.h"
 
 #include <errno.h>
+#include <sched.h>
 #include <sys/mman.h>
 
 #include "tests/unit/fake_cond.h"
@@ -25,6 +26,8 @@ int __wrap_madvise(void *addr, size_t size, int advice)
     if (advice != MADV_POPULATE_WRITE)
         return __real_madvise(addr, size, advice);
     unsigned n = ++fake_mem.populated;
+    cpu_set_t cpus;
+    fake_mem.bound += !sched_getaffinity(0, sizeof(cpus), &cpus) && CPU_COUNT(&cpus) == 1;
     fake_cond_await(fake_mem.waits);
     if (!fake_mem.fails_at || n < fake_mem.fails_at)
         return __real_madvise(addr, size, advice);

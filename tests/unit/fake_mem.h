@@ -10,6 +10,7 @@
 struct fake_mem {
     unsigned memfd_flags;  /* of the last memfd_create() */
     atomic_uint populated; /* calls with MADV_POPULATE_WRITE */
+    atomic_uint bound;     /* those by threads that run on one CPU only */
     /* Those from the Nth on (1: the first) give this error; 0: none does. */
     unsigned fails_at;
     int fails_with;

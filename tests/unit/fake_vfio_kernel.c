@@ -183,6 +183,7 @@ struct fake_vfio_kernel *fake_vfio_kernel_init(void)
     strcpy(root, "/tmp/minivmm-unit-XXXXXX");
     cr_assert(mkdtemp(root));
     fake_sysfs_device(FAKE_DEVICE, FAKE_GROUP, "vfio-pci");
+    fake_link("/proc/sys/kernel/random/uuid", "/proc/sys/kernel/random/uuid");
     stderr_fd = fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 0);
     log_fd = memfd_create("log", MFD_CLOEXEC);
     cr_assert(stderr_fd >= 0 && log_fd >= 0);

@@ -58,7 +58,7 @@ struct fake_vfio_kernel {
     int device_fd_errno, map_errno;
     bool cdevs; /* a VFIO driver's device gets its own node: see fake_iommufd() */
     unsigned cdev_nr;
-    struct vfio_iova_range iova[4];
+    struct vfio_iova_range iova[65];
     uint32_t iovas;
     uint64_t iova_alignment;
     uint32_t device_flags, regions, irqs;

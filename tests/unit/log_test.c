@@ -43,6 +43,8 @@ Test(log, says_where)
     cr_expect_str_eq(captured(fd), "minivmm: cannot start\n");
     log_error("a", "%s", "");
     cr_expect_str_eq(captured(fd), "minivmm: a: \n");
+    log_error("", "cannot open"); /* a file without a name */
+    cr_expect_str_eq(captured(fd), "minivmm: '': cannot open\n");
 }
 
 Test(log, says_whose)

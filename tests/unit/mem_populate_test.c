@@ -5,6 +5,7 @@
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <linux/mempolicy.h>
+#include <sched.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -14,6 +15,7 @@
 #include "tests/unit/fake_cond.h"
 #include "tests/unit/fake_mem.h"
 #include "tests/unit/fake_vfio_kernel.h"
+#include "vmm/cpu_list.h"
 #include "vmm/mem.h"
 #include "vmm/util.h"
 
@@ -82,6 +84,30 @@ Test(mem_populate, kernel_without_madvise_s_way)
     fake_mem.fails_with = EINVAL;
     cr_assert_eq(init(66 * MIB, &huge), 0);
     cr_expect_geq(present(), 66 * MIB);
+}
+
+Test(mem_populate, by_the_cpus_that_are_near)
+{
+    cpu_set_t before, after;
+    struct cpu_list near = {.nr = 1};
+    const struct mem_backing all = {.populate = true, .near = &near};
+    cr_assert_eq(sched_getaffinity(0, sizeof(before), &before), 0);
+    if (CPU_COUNT(&before) < 2)
+        cr_skip_test("this process has one CPU only");
+    while (!CPU_ISSET(near.cpu[0], &before))
+        near.cpu[0]++;
+    cr_assert_eq(init(200 * MIB, &all), 0);
+    cr_expect_eq(fake_mem.populated, 4);
+    cr_expect_eq(fake_mem.bound, 4);
+    mem_fini(&mem);
+    near.cpu[0] = CPU_LIST_MAX - 1;
+    cr_expect_eq(init(MIB, &all), 0, "a node is a wish");
+    mem_fini(&mem);
+    near.nr = 0;
+    cr_expect_eq(init(MIB, &all), 0);
+    cr_expect_eq(fake_mem.bound, 4);
+    cr_assert_eq(sched_getaffinity(0, sizeof(after), &after), 0);
+    cr_expect(CPU_EQUAL(&before, &after), "the main thread stays where it is");
 }
 
 /* EFAULT is what would have been a SIGBUS. */

@@ -80,6 +80,28 @@ Test(net_stream, a_frame_in_single_bytes)
     teardown();
 }
 
+/* What is behind a descriptor is a piece of its own to recv(2): nobody waits for it again. */
+Test(net_stream, a_frame_in_pieces)
+{
+    make(1000, 1);
+    for (unsigned i = 0; i < 4; i++) {
+        union {
+            struct cmsghdr header;
+            uint8_t room[CMSG_SPACE(sizeof(int))];
+        } control = {.header = {CMSG_LEN(sizeof(int)), SOL_SOCKET, SCM_RIGHTS}};
+        struct iovec iov = {bytes + 251 * i, 251};
+        const struct msghdr msg = {.msg_iov = &iov,
+                                   .msg_iovlen = 1,
+                                   .msg_control = &control,
+                                   .msg_controllen = sizeof(control)};
+        memcpy(CMSG_DATA(&control.header), &peer, sizeof(int));
+        cr_assert_eq(sendmsg(peer, &msg, 0), 251);
+    }
+    cr_expect_eq(receive(), NET_HDR + 1000);
+    cr_expect_arr_eq(frame + NET_HDR, bytes + 4, 1000);
+    teardown();
+}
+
 Test(net_stream, many_in_one_piece)
 {
     for (unsigned round = 0; round < 50; round++) {

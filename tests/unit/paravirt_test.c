@@ -4,17 +4,20 @@
  */
 #include "vmm/paravirt.h"
 
+#include <arpa/inet.h>
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/pci_regs.h>
 #include <linux/virtio_ids.h>
+#include <netinet/in.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "devices/pci.h"
@@ -72,7 +75,7 @@ TestSuite(paravirt, .init = setup, .fini = teardown);
 
 static uint32_t id_at(unsigned slot)
 {
-    return pci_bus_config_read(&bus, PCI_DEVFN(slot, 0), PCI_VENDOR_ID, 4);
+    return (uint32_t)pci_bus_config_read(&bus, PCI_DEVFN(slot, 0), PCI_VENDOR_ID, 4);
 }
 
 Test(paravirt, nothing_without_a_disk)
@@ -123,12 +126,10 @@ Test(paravirt, more_than_the_bus_has_room_for)
     paravirt_close(&p);
 }
 
-/* The message is one line that names the process; cli.sh tests it, too. */
-Test(paravirt, a_disk_that_another_has)
+/* What is said, in one line, of disks that cannot be opened; cli.sh tests it, too. */
+static void refused(const char *want)
 {
-    char text[256] = "", want[64];
-    add("a", false);
-    add("a", false);
+    char text[256] = "";
     int pipes[2], old = dup(STDERR_FILENO);
     cr_assert_eq(pipe(pipes), 0);
     dup2(pipes[1], STDERR_FILENO);
@@ -136,10 +137,28 @@ Test(paravirt, a_disk_that_another_has)
     dup2(old, STDERR_FILENO);
     cr_expect_eq(err, -EAGAIN);
     cr_assert_gt(read(pipes[0], text, sizeof(text) - 1), 0);
-    snprintf(want, sizeof(want), "process %d ", getpid());
     cr_expect(strstr(text, want), "%s", text);
     cr_expect(strstr(text, opt.disk[0].path), "%s", text);
     paravirt_close(&p);
+}
+
+Test(paravirt, a_disk_that_another_has)
+{
+    char want[64];
+    struct flock lock = {.l_type = F_WRLCK};
+    add("a", false);
+    int fd = open(opt.disk[0].path, O_RDWR);
+    cr_assert_eq(fcntl(fd, F_OFD_SETLK, &lock), 0);
+    snprintf(want, sizeof(want), "process %d ", getpid());
+    refused(want);
+    close(fd);
+}
+
+Test(paravirt, a_disk_given_twice)
+{
+    add("a", false);
+    add("a", true);
+    refused("another --disk of this guest has it");
 }
 
 Test(paravirt, a_slot_that_is_taken)
@@ -222,19 +241,25 @@ Test(paravirt, a_network_that_is_not_there)
     paravirt_close(&p);
 }
 
-/* passt's part is a shell script's: what it is told, and that it has the socket. */
-Test(paravirt, passt_is_started_and_ended)
+/* passt's part is a shell script's. */
+static void make_passt(const char *script)
 {
-    char path[64], text[128] = "";
+    char path[64];
     snprintf(path, sizeof(path), "%s/passt", dir);
     FILE *f = fopen(path, "w");
     cr_assert(f);
-    fprintf(f, "#!/bin/sh\necho \"$@\" >%s/args.new\n/bin/mv %s/args.new %s/args\nread x <&3\n",
-            dir, dir, dir);
+    fprintf(f, "#!/bin/sh\ncd %s\n%s\n", dir, script);
     fclose(f);
     cr_assert_eq(chmod(path, 0700), 0);
     setenv("PATH", dir, 1);
     strcpy(opt.net[0].where, "passt");
+}
+
+/* What it is told, and that it has the socket. */
+Test(paravirt, passt_is_started_and_ended)
+{
+    char path[64], text[128] = "";
+    make_passt("echo \"$@\" >args; echo $$ >/proc/self/fd/0; read x <&3");
     opt.net[0].forward[0] = (struct option_forward){.host = 2222, .guest = 22};
     opt.net[0].forward[1] = (struct option_forward){.udp = true, .host = 53, .guest = 5353};
     opt.net[0].forwards = 2;
@@ -243,13 +268,51 @@ Test(paravirt, passt_is_started_and_ended)
     pid_t pid = p.passt[0].pid;
     cr_assert_gt(pid, 0);
     snprintf(path, sizeof(path), "%s/args", dir);
-    for (unsigned i = 0; i < 2000 && access(path, R_OK); i++)
-        usleep(5000);
-    f = fopen(path, "r");
+    FILE *f = fopen(path, "r");
     cr_assert(f && fgets(text, sizeof(text), f));
     fclose(f);
-    cr_expect_str_eq(text, "--foreground --quiet --fd 3 -t 2222:22 -u 53:5353\n");
+    cr_expect_str_eq(text, "--foreground --quiet --fd 3 --pid /proc/self/fd/0 -t 2222:22 "
+                           "-u 53:5353\n");
     cr_expect_eq(kill(pid, 0), 0);
     paravirt_close(&p);
     cr_expect(kill(pid, 0) && errno == ESRCH);
+}
+
+/* As where a port is taken: an error at once, not a guest whose cable is pulled. */
+Test(paravirt, passt_that_ends_before_it_is_ready)
+{
+    make_passt("exit 1");
+    opt.nets = 1;
+    cr_expect_lt(paravirt_open(&p, &config), 0);
+    cr_expect_eq(paravirt_slots(&p), 0);
+    paravirt_close(&p);
+    cr_expect(waitpid(-1, NULL, WNOHANG) < 0 && errno == ECHILD);
+}
+
+/* Of one family, as QEMU takes it; passt itself would not mind. */
+Test(paravirt, a_port_that_is_taken)
+{
+    struct sockaddr_in6 addr;
+    make_passt("echo $$ >/proc/self/fd/0; read x <&3");
+    opt.nets = opt.net[0].forwards = 1;
+    for (unsigned i = 0; i < 4; i++) {
+        bool udp = i & 1;
+        socklen_t len = sizeof(addr);
+        addr = (struct sockaddr_in6){.sin6_family = i & 2 ? AF_INET6 : AF_INET};
+        int on = 1, fd = socket(addr.sin6_family, udp ? SOCK_DGRAM : SOCK_STREAM, 0);
+        setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
+        setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof(on));
+        if (bind(fd, (struct sockaddr *)&addr, i & 2 ? len : sizeof(struct sockaddr_in)))
+            continue; /* no IPv6 here */
+        cr_assert(udp || !listen(fd, 1));
+        cr_assert_eq(getsockname(fd, (struct sockaddr *)&addr, &len), 0);
+        opt.net[0].forward[0] = (struct option_forward){udp, ntohs(addr.sin6_port), 22};
+        memset(&p, 0, sizeof(p));
+        cr_expect_eq(paravirt_open(&p, &config), -EADDRINUSE, "%u", i);
+        cr_expect_eq(p.passt[0].pid, 0);
+        paravirt_close(&p);
+        close(fd);
+        cr_expect_eq(paravirt_open(&p, &config), 0, "%u", i);
+        paravirt_close(&p);
+    }
 }

@@ -375,6 +375,21 @@ Test(passthrough_start, a_card_twice)
     close_all();
 }
 
+Test(passthrough_start, a_device_by_two_names)
+{
+    static const char *const path[] = {"/sys/bus/pci/devices/0000:42:00.0", "42:00.0"};
+    static const char *const id[] = {"/sys/bus/pci/devices/0000:42:00.0", "10de:1b80"};
+    add_id("0000:42:00.0", "0x1b80\n");
+    name_devices(2, path);
+    cr_expect_eq(open_all(2), -EEXIST);
+    cr_expect_eq(fake_log_lines(fake_log(), "0000:42:00.0: cannot pass device twice"), 1);
+    passthrough_close(&p);
+    name_devices(2, id);
+    cr_expect_eq(open_all(2), -EBUSY);
+    cr_expect_eq(fake_log_lines(fake_log(), "1 of this ID wanted, 1 there, 0 of them free"), 1);
+    close_all();
+}
+
 Test(passthrough_start, more_devices_than_there_is_room_for)
 {
     static const char *name[OPTIONS_VFIO_MAX];

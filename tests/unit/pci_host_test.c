@@ -24,7 +24,8 @@ struct rig {
     struct pci_dev dev; /* at 00:03.1; 0x40.. is memory */
 };
 
-static const struct pci_dev_ops dev_ops = {.config_read = pci_config_read};
+static const struct pci_dev_ops dev_ops = {.config_read = pci_config_read,
+                                           .config_write = pci_config_write};
 
 static struct rig *rig_new(void)
 {

@@ -82,7 +82,10 @@ static void fn_unmap(struct pci_dev *dev, unsigned bar)
     bus_remove(space(dev, bar), fn->where[bar]);
 }
 
-static const struct pci_dev_ops fn_ops = {.bar_map = fn_map, .bar_unmap = fn_unmap};
+static const struct pci_dev_ops fn_ops = {.config_read = pci_config_read,
+                                          .config_write = pci_config_write,
+                                          .bar_map = fn_map,
+                                          .bar_unmap = fn_unmap};
 
 static struct rig *rig_new(void)
 {
@@ -128,7 +131,7 @@ static void wr(struct rig *r, const struct pci_dev *dev, unsigned offset, uint32
 
 static uint32_t rd(struct rig *r, const struct pci_dev *dev, unsigned offset)
 {
-    return pci_bus_config_read(&r->bus, dev->devfn, offset, 4);
+    return (uint32_t)pci_bus_config_read(&r->bus, dev->devfn, offset, 4);
 }
 
 static void command(struct rig *r, const struct pci_dev *dev, uint16_t value)
@@ -286,12 +289,13 @@ Test(pci, accesses_are_split_to_aligned_ones)
     cr_expect_eq(pci_bus_config_read(&r->bus, 8, 0x43, 2), 0x4443);
     cr_expect_eq(pci_bus_config_read(&r->bus, 8, 0xffe, 4), 0xffffcdfe);
     cr_expect_eq(pci_bus_config_read(&r->bus, 8, 0x1000, 4), UINT32_MAX);
-    cr_expect_eq(pci_bus_config_read(&r->bus, 8, 0x40, 64), 0xdeadbe40);
+    cr_expect_eq(pci_bus_config_read(&r->bus, 8, 0x40, 64), 0xdeadbe44deadbe40);
     pci_bus_config_write(&r->bus, 8, 0x51, 4, 0x44332211);
     cr_expect_eq(get_le32(&dev->config[0x51]), 0x44332211);
     pci_bus_config_write(&r->bus, 8, 0xffe, 4, 0x44332211);
     pci_bus_config_write(&r->bus, 8, 0x1000, 4, 0x44332211);
-    pci_bus_config_write(&r->bus, 8, 0x40, 64, 0x44332211);
+    pci_bus_config_write(&r->bus, 8, 0x40, 64, 0x8877665544332211);
+    cr_expect_eq(get_le64(&dev->config[0x40]), 0x8877665544332211);
     cr_expect_eq(get_le16(&dev->config[0xffe]), 0x2211);
     dev->ops = &fn_ops;
     rig_free(r);

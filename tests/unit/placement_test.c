@@ -6,6 +6,7 @@
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <stdio.h>
+#include <sys/resource.h>
 
 #include "tests/unit/fake_vfio_kernel.h"
 #include "vmm/options.h"
@@ -106,6 +107,45 @@ Test(placement, size_that_the_host_does_not_have)
     cr_expect_eq(fake_log_lines(fake_log(), "1024 MiB: this host has none of that size"), 1);
 }
 
+/* ---- RLIMIT_MEMLOCK ---- */
+
+static void limit_memlock(uint64_t bytes)
+{
+    struct rlimit limit;
+    cr_assert_eq(getrlimit(RLIMIT_MEMLOCK, &limit), 0);
+    limit.rlim_cur = bytes;
+    cr_assert_eq(setrlimit(RLIMIT_MEMLOCK, &limit), 0);
+}
+
+Test(placement, memlock_that_will_not_do)
+{
+    opt.memory = 4 * MIB;
+    limit_memlock(opt.memory - 1);
+    fake_file("/proc/self/status", "CapPrm:\t0000000000000000\nCapEff:\t0000000000000000\n");
+    cr_expect_eq(placement_find(&opt, &place), 0, "nothing is pinned");
+    add_vfio("unix:/tmp/server");
+    cr_expect_eq(placement_find(&opt, &place), 0);
+    add_vfio("42:00.0");
+    cr_expect_eq(placement_find(&opt, &place), -ENOMEM);
+    cr_expect_str_eq(fake_log(),
+                     "minivmm: 0000:42:00.0: cannot pin 4 MiB of RAM for its DMA: "
+                     "RLIMIT_MEMLOCK is 3 MiB; raise it by 'ulimit -l 4096', memlock in "
+                     "/etc/security/limits.conf or LimitMEMLOCK=4M in the systemd unit\n");
+    fake_file("/proc/self/status", "CapPrm:\t0000000000004000\nCapEff:\t0000000000004000\n");
+    cr_expect_eq(placement_find(&opt, &place), 0, "CAP_IPC_LOCK");
+    fake_remove("/proc/self/status");
+    cr_expect_eq(placement_find(&opt, &place), 0, "the kernel will tell");
+    fake_file("/proc/self/status", "x\nCapEff:\t000001ffffffbfff\n");
+    cr_expect_eq(placement_find(&opt, &place), -ENOMEM);
+    add_vfio("44:00.0");
+    opt.vfio[1] = opt.vfio[2];
+    fake_log();
+    cr_expect_lt(placement_find(&opt, &place), 0);
+    cr_expect_eq(fake_log_lines(fake_log(), "0000:44:00.0: cannot find device"), 1);
+    limit_memlock(opt.memory);
+    cr_expect_eq(placement_find(&opt, &place), 0);
+}
+
 /* ---- NUMA ---- */
 
 #define NODES "/sys/devices/system/node"
@@ -123,13 +163,13 @@ Test(placement, node_by_its_number)
     opt.numa = 1;
     cr_assert_eq(placement_find(&opt, &place), 0);
     cr_expect(place.memory.on_node && place.memory.node == 1 && !place.pin);
-    cr_expect_eq(place.cpus.nr, 3);
-    cr_expect_eq(place.cpus.cpu[2], 12);
+    cr_expect_eq(place.cpus->nr, 3);
+    cr_expect_eq(place.cpus->cpu[2], 12);
     cr_expect_str_eq(fake_log(), "");
     opt.pin = (struct cpu_list){.nr = 1, .cpu = {3}};
     cr_assert_eq(placement_find(&opt, &place), 0);
     cr_expect(place.memory.on_node && place.pin, "RAM on the node, vCPUs where they are told");
-    cr_expect(place.cpus.nr == 1 && place.cpus.cpu[0] == 3);
+    cr_expect(place.cpus->nr == 1 && place.cpus->cpu[0] == 3);
     opt.numa = 2;
     cr_expect_eq(placement_find(&opt, &place), -ENOENT);
     cr_expect_eq(fake_log_lines(fake_log(), "--numa: cannot place the guest on node 2"), 1);
@@ -140,7 +180,7 @@ Test(placement, node_without_cpus)
     fake_file(NODES "/node3/cpulist", "\n");
     opt.numa = 3;
     cr_assert_eq(placement_find(&opt, &place), 0);
-    cr_expect(place.memory.on_node && place.cpus.nr == 0);
+    cr_expect(place.memory.on_node && place.cpus->nr == 0);
 }
 
 Test(placement, huge_pages_of_the_node)
@@ -211,6 +251,8 @@ Test(placement, node_of_a_mediated_device_by_its_uuid)
     fake_link("/sys/bus/mdev/devices/" UUID, "../../../devices/pci0000:80/0000:81:00.0/" UUID);
     opt.numa = NUMA_AUTO;
     add_vfio(UUID);
-    cr_assert_eq(placement_find(&opt, &place), 0);
+    limit_memlock(MIB);
+    fake_file("/proc/self/status", "x\nCapEff:\t0000000000000000\n");
+    cr_assert_eq(placement_find(&opt, &place), 0, "it pins what it uses");
     cr_expect(place.memory.on_node && place.memory.node == 1);
 }

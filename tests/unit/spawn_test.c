@@ -105,6 +105,36 @@ Test(spawn, one_that_has_ended_already)
     cr_expect(waitpid(-1, NULL, WNOHANG) < 0 && errno == ECHILD);
 }
 
+static int start_ready(const char *script, int timeout_ms)
+{
+    const char *const argv[] = {"sh", "-c", script, NULL};
+    return spawn_start_ready(&s, argv, pair[1], timeout_ms, "install a shell");
+}
+
+/* Its standard input is the pipe and can be opened by another user, as passt does it. */
+Test(spawn, one_that_says_that_it_is_ready)
+{
+    cr_assert_eq(start_ready("echo $(stat -Lc %a /proc/self/fd/0) $(ls /proc/self/fd) >&3; "
+                             "echo $$ >" SPAWN_READY "; read x <&3",
+                             30000),
+                 0);
+    cr_expect_str_eq(line_from(pair[0]), "666 0 1 2 3 4");
+    cr_expect_eq(kill(s.pid, 0), 0);
+    spawn_stop(&s);
+}
+
+Test(spawn, one_that_never_gets_ready)
+{
+    cr_expect_eq(start_ready("exit 1", 30000), -ECHILD);
+    spawn_stop(&s);
+    cr_expect_eq(start_ready("exec sleep 1000", 10), -ETIMEDOUT);
+    spawn_stop(&s);
+    cr_expect_eq(start_ready("exec sleep 1000 0>&-", 30000), 0, "who knows");
+    cr_expect_eq(kill(s.pid, 0), 0);
+    spawn_stop(&s);
+    cr_expect(waitpid(-1, NULL, WNOHANG) < 0 && errno == ECHILD);
+}
+
 Test(spawn, a_kill_of_the_parent_kills_it)
 {
     pid_t child = fork();

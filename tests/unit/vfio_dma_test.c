@@ -30,16 +30,14 @@ static struct {
     uint64_t fd_offset[4];
 } io;
 
-static int info(struct vfio_iommu *iommu, struct vfio_iova_range *range, unsigned nr,
-                uint64_t *pgsizes, uint32_t *avail)
+static int get_limits(struct vfio_iommu *iommu, struct vfio_dma_limits *limits)
 {
     (void)iommu;
-    cr_assert_geq(nr, 4U);
-    for (unsigned i = 0; i < nr; i++)
-        range[i] = i < 4 ? io.range[i] : (struct vfio_iova_range){UINT64_MAX, 0};
-    *pgsizes = io.pgsizes;
-    *avail = io.avail;
-    return io.nr;
+    memcpy(limits->range, io.range, sizeof(io.range));
+    limits->nr = (unsigned)MAX(io.nr, 0);
+    limits->page = io.pgsizes;
+    limits->avail = io.avail;
+    return MIN(io.nr, 0);
 }
 
 static int map(struct vfio_iommu *iommu, uint64_t iova, uint64_t size, void *hva, int fd,
@@ -67,7 +65,7 @@ static int unmap(struct vfio_iommu *iommu, uint64_t iova, uint64_t size)
     return 0;
 }
 
-static const struct vfio_iommu_ops ops = {info, map, unmap};
+static const struct vfio_iommu_ops ops = {get_limits, map, unmap};
 
 /* Never touched, only their addresses are. */
 static struct mem mem = {

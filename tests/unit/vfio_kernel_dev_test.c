@@ -129,6 +129,7 @@ static void sparse_region(struct vfio_region *region, uint64_t size, uint32_t nr
 {
     sparse.info = (struct vfio_region_info){
         .flags = RW | VFIO_REGION_INFO_FLAG_MMAP | VFIO_REGION_INFO_FLAG_CAPS,
+        .index = 1,
         .cap_offset = sizeof(sparse.info),
         .size = size,
     };

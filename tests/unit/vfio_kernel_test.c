@@ -486,103 +486,115 @@ static struct iommu_blob *iommu_answer(void)
     return &blob;
 }
 
-static int ask(struct vfio_iova_range *range, unsigned nr, uint32_t *avail)
+/* How many ranges there are, or an error. */
+static int ask(struct vfio_dma_limits *limits)
 {
-    uint64_t pgsizes;
-    struct vfio_iommu *iommu = vfio_kernel_iommu(kernel);
-    int n = iommu->ops->info(iommu, range, nr, &pgsizes, avail);
-    if (n >= 0)
-        cr_expect_eq(pgsizes, 0x1000);
-    return n;
+    int err = vfio_dma_get_limits(vfio_kernel_iommu(kernel), limits);
+    if (!err)
+        cr_expect_eq(limits->page, 0x1000);
+    return err ? err : (int)limits->nr;
 }
 
 Test(vfio_kernel, iommu_limits)
 {
-    struct vfio_iova_range range[2];
-    uint32_t avail;
+    struct vfio_dma_limits limits;
     iommu_answer();
-    cr_expect_eq(ask(range, 2, &avail), 2);
-    cr_expect_eq(avail, 65535);
-    cr_expect_eq(range[0].end, 0xfedfffff);
-    cr_expect_eq(range[1].start, 0xfef00000);
-    cr_expect_eq(range[1].end, UINT64_MAX);
-    range[1].start = 1;
-    cr_expect_eq(ask(range, 1, &avail), 2, "tells how many there are");
-    cr_expect_eq(range[1].start, 1, "writes no more than there is room for");
+    cr_expect_eq(ask(&limits), 2);
+    cr_expect_eq(limits.avail, 65535);
+    cr_expect_eq(limits.range[0].end, 0xfedfffff);
+    cr_expect_eq(limits.range[1].start, 0xfef00000);
+    cr_expect_eq(limits.range[1].end, UINT64_MAX);
+    expect_clean();
+}
+
+Test(vfio_kernel, more_iova_ranges_than_room)
+{
+    static struct {
+        struct iommu_blob blob;
+        struct vfio_iova_range more[VFIO_IOVA_RANGES_MAX];
+    } __attribute__((packed)) big;
+    struct {
+        struct vfio_dma_limits limits;
+        uint64_t behind;
+    } m = {.behind = 1};
+    big.blob = *iommu_answer();
+    big.blob.cap.nr_iovas = VFIO_IOVA_RANGES_MAX;
+    k->iommu = (struct fake_answer){&big, sizeof(big), 0};
+    cr_expect_eq(ask(&m.limits), VFIO_IOVA_RANGES_MAX);
+    big.blob.cap.nr_iovas++;
+    cr_expect_eq(ask(&m.limits), 0, "the kernel has to check");
+    cr_expect_eq(m.limits.avail, 65535, "not overwritten");
+    cr_expect_eq(m.behind, 1);
     expect_clean();
 }
 
 Test(vfio_kernel, iommu_without_capabilities)
 {
-    struct vfio_iova_range range[2];
-    uint32_t avail;
+    struct vfio_dma_limits limits;
     iommu_answer()->info.flags = VFIO_IOMMU_INFO_PGSIZES;
-    cr_expect_eq(ask(range, 2, &avail), 0);
-    cr_expect_eq(avail, UINT32_MAX);
+    cr_expect_eq(ask(&limits), 0);
+    cr_expect_eq(limits.avail, UINT32_MAX);
     expect_clean();
 }
 
 Test(vfio_kernel, iommu_capabilities_that_lie)
 {
-    struct vfio_iova_range range[4];
-    uint32_t avail;
+    struct vfio_dma_limits limits;
     struct iommu_blob *blob = iommu_answer();
     blob->cap.nr_iovas = UINT32_MAX;
-    cr_expect_eq(ask(range, 4, &avail), 2, "no more than there are bytes for");
+    cr_expect_eq(ask(&limits), 2, "no more than there are bytes for");
     blob->cap.header.id = 2;
     blob->cap.header.next = blob->info.cap_offset; /* a circle */
-    cr_expect_eq(ask(range, 4, &avail), 0);
+    cr_expect_eq(ask(&limits), 0);
     blob->avail.header.next = UINT32_MAX;
-    cr_expect_eq(ask(range, 4, &avail), 0);
-    cr_expect_eq(avail, 65535);
+    cr_expect_eq(ask(&limits), 0);
+    cr_expect_eq(limits.avail, 65535);
     blob->avail.header.next = sizeof(*blob) - 4; /* cut in its header */
-    cr_expect_eq(ask(range, 4, &avail), 0);
+    cr_expect_eq(ask(&limits), 0);
     blob->info.cap_offset = sizeof(*blob) - 8; /* cut behind its header */
     ((struct vfio_info_cap_header *)(void *)((char *)blob + sizeof(*blob) - 8))->id =
         VFIO_IOMMU_TYPE1_INFO_DMA_AVAIL;
-    cr_expect_eq(ask(range, 4, &avail), 0);
-    cr_expect_eq(avail, UINT32_MAX);
+    cr_expect_eq(ask(&limits), 0);
+    cr_expect_eq(limits.avail, UINT32_MAX);
     expect_clean();
 }
 
 Test(vfio_kernel, iommu_answer_that_keeps_growing)
 {
-    struct vfio_iova_range range[1];
-    uint32_t avail;
+    struct vfio_dma_limits limits;
     iommu_answer();
     k->iommu.grows = 8;
-    cr_expect_eq(ask(range, 1, &avail), -EMSGSIZE);
+    cr_expect_eq(ask(&limits), -EMSGSIZE);
     cr_expect_leq(fake_log_lines(k->trace, "GET_INFO"), 4);
     k->iommu.grows = 0x80000000;
-    cr_expect_eq(ask(range, 1, &avail), -EMSGSIZE);
+    cr_expect_eq(ask(&limits), -EMSGSIZE);
     k->iommu.bytes = NULL;
-    cr_expect_eq(ask(range, 1, &avail), -EINVAL);
+    cr_expect_eq(ask(&limits), -EINVAL);
     expect_clean();
 }
 
 Test(vfio_kernel_iommufd, iova_ranges)
 {
-    struct vfio_iova_range range[2];
-    uint64_t pgsizes;
-    uint32_t avail = 0;
+    struct vfio_dma_limits limits;
     struct vfio_iommu *iommu = vfio_kernel_iommu(kernel);
     cr_assert_eq(vfio_kernel_attach(kernel, FAKE_SYSFS), 0);
     k->iova[0].end = 0xfedfffff;
     k->iova[1] = (struct vfio_iova_range){0xfef00000, 0x7fffffffff};
     k->iovas = 2;
     k->iova_alignment = 0x10000;
-    cr_expect_eq(iommu->ops->info(iommu, range, 2, &pgsizes, &avail), 2);
-    cr_expect_eq(pgsizes & -pgsizes, 0x10000, "the smallest page");
-    cr_expect_eq(avail, UINT32_MAX);
-    cr_expect_eq(range[0].end, 0xfedfffff);
-    cr_expect_eq(range[1].start, 0xfef00000);
-    cr_expect_eq(range[1].end, 0x7fffffffff);
-    range[1].start = 1;
-    cr_expect_eq(iommu->ops->info(iommu, range, 1, &pgsizes, &avail), 2, "how many there are");
-    cr_expect_eq(range[1].start, 1, "no more than there is room for");
+    cr_expect_eq(vfio_dma_get_limits(iommu, &limits), 0);
+    cr_expect_eq(limits.nr, 2);
+    cr_expect_eq(limits.page, 0x10000);
+    cr_expect_eq(limits.avail, UINT32_MAX);
+    cr_expect_eq(limits.range[0].end, 0xfedfffff);
+    cr_expect_eq(limits.range[1].start, 0xfef00000);
+    cr_expect_eq(limits.range[1].end, 0x7fffffffff);
+    k->iovas = VFIO_IOVA_RANGES_MAX + 1;
+    cr_expect_eq(vfio_dma_get_limits(iommu, &limits), 0);
+    cr_expect_eq(limits.nr, 0, "no room for all: the kernel has to check");
     k->fail_at = k->calls + 1;
     k->fail_errno = EIO;
-    cr_expect_eq(iommu->ops->info(iommu, range, 2, &pgsizes, &avail), -EIO);
+    cr_expect_eq(vfio_dma_get_limits(iommu, &limits), -EIO);
     expect_clean();
 }
 

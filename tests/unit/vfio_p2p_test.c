@@ -38,15 +38,13 @@ static struct {
     struct fake_vfio *decodes; /* this device has to, when something is unmapped */
 } io;
 
-static int info(struct vfio_iommu *iommu, struct vfio_iova_range *range, unsigned nr,
-                uint64_t *pgsizes, uint32_t *avail)
+static int get_limits(struct vfio_iommu *iommu, struct vfio_dma_limits *limits)
 {
     (void)iommu;
-    (void)nr;
-    memcpy(range, io.range, sizeof(io.range));
-    *pgsizes = 4096;
-    *avail = UINT32_MAX;
-    return io.nr;
+    memcpy(limits->range, io.range, sizeof(io.range));
+    limits->nr = (unsigned)MAX(io.nr, 0);
+    limits->page = 4096;
+    return MIN(io.nr, 0);
 }
 
 static int map(struct vfio_iommu *iommu, uint64_t iova, uint64_t size, void *hva, int fd,
@@ -93,7 +91,7 @@ static int unmap(struct vfio_iommu *iommu, uint64_t iova, uint64_t size)
     return 0;
 }
 
-static const struct vfio_iommu_ops ops = {info, map, unmap};
+static const struct vfio_iommu_ops ops = {get_limits, map, unmap};
 
 /* Waits until *COUNT is N. */
 static void wait_for(const unsigned *count, unsigned n)

@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "tests/unit/fake_clock.h"
 #include "tests/unit/vfio_pci_world.h"
 
 static struct world w;
@@ -199,6 +200,34 @@ Test(vfio_pci_rom, of_a_device_that_is_lost_meanwhile)
     ops.region_read = lose_it;
     w.vfio.dev.ops = &ops;
     cr_expect_eq(complaints(), 0, "the provider tells");
+}
+
+static int64_t now;
+static unsigned answers;
+
+static int answer_late(struct vfio_device *dev, const struct vfio_region *region,
+                       uint64_t offset, void *data, size_t len)
+{
+    now += NS_PER_S;
+    answers++;
+    return at_most_8(dev, region, offset, data, len);
+}
+
+Test(vfio_pci_rom, of_a_server_that_takes_its_time_for_every_8_bytes)
+{
+    static struct vfio_device_ops ops; /* teardown needs it, too */
+
+    fill_rom(0xaa55, 64 * KIB);
+    cr_assert_eq(world_create(&w), 0);
+    world_start_guest(&w);
+    ops = *w.vfio.dev.ops;
+    real_read = ops.region_read;
+    ops.region_read = answer_late;
+    w.vfio.dev.ops = &ops;
+    fake_clock_ns = &now;
+    cr_expect_eq(complaints(), 1);
+    cr_expect_lt(answers, 20, "the guest's vCPU does not wait for ever, nor come again");
+    fake_clock_ns = NULL;
 }
 
 Test(vfio_pci_rom, off)

@@ -93,7 +93,7 @@ static inline void world_fini(struct world *w)
 
 static inline uint32_t cfg_read(struct world *w, unsigned offset, unsigned size)
 {
-    return pci_bus_config_read(&w->bus, WORLD_DEVFN, offset, size);
+    return (uint32_t)pci_bus_config_read(&w->bus, WORLD_DEVFN, offset, size);
 }
 
 static inline void cfg_write(struct world *w, unsigned offset, unsigned size, uint32_t value)

@@ -288,9 +288,7 @@ Test(vfio_user, sparse_areas)
     connect_user();
     sparse(ARRAY_SIZE(area), area);
     struct vfio_region region = region_of(0);
-    cr_expect_eq(fake_server_count(VFIO_USER_DEVICE_GET_REGION_INFO), 2, "asked for more");
-    const struct fake_record *r = fake_server_find(VFIO_USER_DEVICE_GET_REGION_INFO, 1);
-    cr_expect_eq(get_le32(r->data), sizeof(struct vfio_region_info) + server->cap_size);
+    cr_expect_eq(fake_server_count(VFIO_USER_DEVICE_GET_REGION_INFO), 1, "room for all");
     cr_assert_eq(region.areas, 3, "%u", region.areas);
     cr_expect_eq(region.area[0].offset, 0x1000);
     cr_expect_eq(region.area[1].offset, 0x3000);
@@ -345,14 +343,14 @@ Test(vfio_user, regions_that_cannot_be)
     cr_expect_not(dev->lost);
 }
 
-Test(vfio_user, answer_that_keeps_growing)
+Test(vfio_user, answer_that_is_too_long)
 {
     struct vfio_region region;
     connect_user();
     server->cap_region = 0;
     server->cap_size = 0x7fffff00;
     cr_expect_eq(dev->ops->region_info(dev, 0, &region), -EMSGSIZE);
-    cr_expect_leq(fake_server_count(VFIO_USER_DEVICE_GET_REGION_INFO), 3);
+    cr_expect_eq(fake_server_count(VFIO_USER_DEVICE_GET_REGION_INFO), 1);
 }
 
 Test(vfio_user, ioeventfds)
@@ -662,14 +660,14 @@ Test(vfio_user, reset)
 
 Test(vfio_user, maps_ram)
 {
-    uint64_t pgsizes;
-    uint32_t avail;
+    struct vfio_dma_limits limits;
     server->json = "{\"capabilities\":{\"max_dma_maps\":3,\"pgsizes\":2097152}}";
     server->twin = false;
     connect_user();
-    cr_expect_eq(dev->iommu->ops->info(dev->iommu, NULL, 0, &pgsizes, &avail), 0);
-    cr_expect_eq(pgsizes, 2 * MIB);
-    cr_expect_eq(avail, 3);
+    cr_expect_eq(vfio_dma_get_limits(dev->iommu, &limits), 0);
+    cr_expect_eq(limits.nr, 0);
+    cr_expect_eq(limits.page, 2 * MIB);
+    cr_expect_eq(limits.avail, 3);
     cr_expect_eq(vfio_dma_map_ram(dev->iommu, &mem), 0);
     cr_assert_eq(server->maps, 1);
     cr_expect_eq(server->map[0].argsz, 32);
@@ -1164,7 +1162,7 @@ Test(vfio_user, time_is_bounded)
         connect_user();
         server->fault = fault[i];
         server->fault_command = VFIO_USER_DEVICE_GET_REGION_INFO;
-        server->fault_nth = 2;
+        server->fault_nth = 1;
         server->cap_region = 1;
         server->cap_size = 1000; /* so that a drip takes too long */
         unsigned polls = server->polls;

