@@ -32,12 +32,6 @@ struct uring {
     struct blk_req *failed; /* could not be submitted */
 };
 
-static int enter(const struct uring *u, unsigned submit)
-{
-    long n = syscall(__NR_io_uring_enter, u->aio.fd, submit, 0, 0, NULL, 0);
-    return n < 0 ? -errno : (int)n;
-}
-
 /* The kernel gives back what fill() gave it. */
 static struct blk_req *request_of(uint64_t user_data)
 {
@@ -96,18 +90,17 @@ static uint32_t queued(const struct uring *u)
 static void uring_submit(struct blk_aio *aio)
 {
     struct uring *u = container_of(aio, struct uring, aio);
-    int n = 0;
-    while (queued(u) && (n >= 0 || n == -EINTR)) {
-        n = enter(u, queued(u));
+    int err = 0;
+    while (queued(u) && (!err || err == -EINTR)) {
+        long n = syscall(__NR_io_uring_enter, aio->fd, queued(u), 0, 0, NULL, 0);
+        err = n < 0 ? -errno : n == 0 ? -EAGAIN : 0;
         u->in_flight += (unsigned)MAX(n, 0);
-        if (n == 0)
-            n = -EAGAIN;
     }
     while (queued(u) && !u->in_flight) {
         uint32_t tail = *u->sq_tail - 1;
         struct blk_req *req = request_of(u->sqes[tail & u->sq_mask].user_data);
         __atomic_store_n(u->sq_tail, tail, __ATOMIC_RELEASE);
-        req->result = n;
+        req->result = err;
         req->next = u->failed;
         u->failed = req;
     }

@@ -54,7 +54,7 @@ void vhost_close(struct vhost *v)
     if (!v->ops)
         return;
     loop_close(v->loop, v->err_fd);
-    v->ops->close(v);
+    loop_close(v->loop, v->fd);
     *v = (struct vhost){0};
 }
 

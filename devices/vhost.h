@@ -22,7 +22,6 @@ struct vhost_ops {
     /* All queues are set up: serve them, or (ON false) no more. Stopped when this returns, at
      * the latest when VHOST_GET_VRING_BASE does. */
     int (*run)(struct vhost *v, bool on);
-    void (*close)(struct vhost *v);
 };
 
 struct vhost {

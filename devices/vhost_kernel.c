@@ -8,7 +8,6 @@
 #include <fcntl.h>
 #include <linux/vhost.h>
 #include <sys/ioctl.h>
-#include <unistd.h>
 
 #include "devices/vhost.h"
 #include "vmm/util.h"
@@ -35,12 +34,6 @@ static int run_vsock(struct vhost *v, bool on)
     return call(v, VHOST_VSOCK_SET_RUNNING, &running);
 }
 
-static void close_node(struct vhost *v)
-{
-    if (v->fd >= 0)
-        close(v->fd);
-}
-
 static int open_node(struct vhost *v, const char *path)
 {
     v->queues = 2;
@@ -52,15 +45,14 @@ static int open_node(struct vhost *v, const char *path)
 int vhost_net_open(struct vhost *v, struct virtio *dev, struct loop *loop, unsigned first,
                    int tap)
 {
-    static const struct vhost_ops ops = {.request = call, .run = run_net, .close = close_node};
+    static const struct vhost_ops ops = {.request = call, .run = run_net};
     *v = (struct vhost){.ops = &ops, .dev = dev, .loop = loop, .first = first, .backend = tap};
     return open_node(v, "/dev/vhost-net");
 }
 
 int vhost_vsock_open(struct vhost *v, struct virtio *dev, struct loop *loop, uint64_t cid)
 {
-    static const struct vhost_ops ops = {
-        .request = call, .run = run_vsock, .close = close_node};
+    static const struct vhost_ops ops = {.request = call, .run = run_vsock};
     *v = (struct vhost){.ops = &ops, .dev = dev, .loop = loop};
     int err = open_node(v, "/dev/vhost-vsock");
     return err ? err : call(v, VHOST_VSOCK_SET_GUEST_CID, &cid);

@@ -277,16 +277,7 @@ static int user_run(struct vhost *v, bool on)
     return err;
 }
 
-static void user_close(struct vhost *v)
-{
-    loop_close(v->loop, v->fd);
-}
-
-static const struct vhost_ops user_ops = {
-    .request = user_request,
-    .run = user_run,
-    .close = user_close,
-};
+static const struct vhost_ops user_ops = {.request = user_request, .run = user_run};
 
 static int make_acquaintance(struct vhost_user *vu)
 {

@@ -6,6 +6,9 @@
  * and with it the device, not the VM. A process of our own is then killed, as it may have been
  * stopped in the middle of a request, with memory that the guest has for something else by now;
  * someone else's has to see the connection's end.
+ *
+ * Not kept from it: the flags of an eventfd are shared. Where it fills one for kicks and makes
+ * it block, the thread that kicks waits, and the VM can only be killed.
  */
 #pragma once
 

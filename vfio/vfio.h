@@ -48,7 +48,7 @@ struct vfio_region {
      * (PCI memory writes are posted: PCI 3.0, 3.2.5), but it precedes all later accesses of the
      * same thread. */
     bool posted;
-    unsigned areas; /* mappable parts, none without VFIO_REGION_INFO_FLAG_MMAP */
+    unsigned areas; /* mappable parts, for reading and writing */
     struct vfio_area area[VFIO_AREAS_MAX];
     unsigned ioeventfds;
     struct vfio_ioeventfd ioeventfd[VFIO_IOEVENTFDS_MAX];

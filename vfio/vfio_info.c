@@ -80,6 +80,9 @@ static void add_areas(struct vfio_region *region, const struct vfio_region_info 
 
 int vfio_info_region(const void *answer, uint32_t index, struct vfio_region *region)
 {
+    /* A guest's write to a mapping without that right would make KVM_RUN fail. */
+    const uint32_t direct =
+        VFIO_REGION_INFO_FLAG_MMAP | VFIO_REGION_INFO_FLAG_READ | VFIO_REGION_INFO_FLAG_WRITE;
     const struct vfio_region_info *info = answer;
     uint64_t end;
     *region = (struct vfio_region){
@@ -87,7 +90,7 @@ int vfio_info_region(const void *answer, uint32_t index, struct vfio_region *reg
     /* An offset of the region is an off_t of the descriptor. */
     if (__builtin_add_overflow(info->offset, info->size, &end) || end > INT64_MAX)
         return -EIO;
-    if (info->flags & VFIO_REGION_INFO_FLAG_MMAP)
+    if ((info->flags & direct) == direct)
         add_areas(region, info);
     return 0;
 }
@@ -95,11 +98,9 @@ int vfio_info_region(const void *answer, uint32_t index, struct vfio_region *reg
 int vfio_info_mmap(const struct vfio_region *region, const struct vfio_area *area, int fd,
                    void *addr)
 {
-    int prot = (region->flags & VFIO_REGION_INFO_FLAG_READ ? PROT_READ : 0) |
-               (region->flags & VFIO_REGION_INFO_FLAG_WRITE ? PROT_WRITE : 0);
     if (!range_within(area->offset, area->size, region->size))
         return -EINVAL;
-    void *at = mmap(addr, area->size, prot, MAP_SHARED | MAP_FIXED, fd,
+    void *at = mmap(addr, area->size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd,
                     (off_t)(region->offset + area->offset));
     return at == MAP_FAILED ? -errno : 0;
 }

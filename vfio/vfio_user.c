@@ -59,8 +59,8 @@ static struct vfio_user *to_user(struct vfio_device *dev)
 }
 
 /* A command with SIZE bytes, which may be where its reply goes, of exactly REPLY_SIZE bytes. */
-static int command(struct vfio_user *user, enum vfio_user_command command, const void *data,
-                   size_t size, void *reply, size_t reply_size)
+static int command(struct vfio_user *user, uint16_t command, const void *data, size_t size,
+                   void *reply, size_t reply_size)
 {
     struct vfio_user_call call = {
         .command = command,
@@ -83,8 +83,8 @@ union answer {
 
 /* SIZE bytes at the start of M are the question (its argsz is filled in), then the answer, its
  * true length at its start. */
-static int ask(struct vfio_user *user, enum vfio_user_command command, union answer *m,
-               uint32_t size, struct vfio_user_fds *fds)
+static int ask(struct vfio_user *user, uint16_t command, union answer *m, uint32_t size,
+               struct vfio_user_fds *fds)
 {
     struct vfio_user_call call = {
         .command = command,

@@ -74,6 +74,7 @@ static void execute(const struct control *control, const char *name, struct json
         *out = (struct json_text){.at = out->at, .room = out->room};
         return add_error(out, "GenericError", why);
     }
+    out->room++; /* that was kept for it */
     json_add(out, out->len == begin ? "{}}" : "}");
 }
 

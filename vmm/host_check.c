@@ -225,22 +225,20 @@ static enum verdict ask_in_use(struct answer *a)
 /* By its group or, where that has no node or this user may not use it, by the device's own. */
 static enum verdict ask_permission(struct answer *a)
 {
-    static const int mode[] = {R_OK | W_OK, F_OK};
-    char node[2][64];
-    SAY(node[0], "/dev/vfio/%d", vfio_sysfs_group(a->path));
-    if (vfio_sysfs_cdev(a->path, node[1], sizeof(node[1])))
-        node[1][0] = '\0';
-    for (unsigned i = 0; i < 4; i++) {
-        const char *own = node[i % 2];
-        bool iommufd = i % 2, found = i / 2;
-        if (access(own, mode[found]) < 0 || (iommufd && access(IOMMUFD, mode[found]) < 0))
-            continue;
-        if (!found)
-            return say(a, YES, NULL, "to use %s", own);
-        SAY(a->fix, "chown %u %s%s", getuid(), own, iommufd ? " " IOMMUFD : "");
-        return say(a, NO, NULL, "none to use %s", own);
-    }
-    return say(a, NO, "comes with the driver", "the group has no node");
+    char group[64], own[64];
+    SAY(group, "/dev/vfio/%d", vfio_sysfs_group(a->path));
+    bool has_group = access(group, F_OK) == 0;
+    bool has_own = !vfio_sysfs_cdev(a->path, own, sizeof(own)) && access(own, F_OK) == 0 &&
+                   access(IOMMUFD, F_OK) == 0;
+    if (has_group && access(group, R_OK | W_OK) == 0)
+        return say(a, YES, NULL, "to use %s", group);
+    if (has_own && access(own, R_OK | W_OK) == 0 && access(IOMMUFD, R_OK | W_OK) == 0)
+        return say(a, YES, NULL, "to use %s", own);
+    if (!has_group && !has_own)
+        return say(a, NO, "comes with the driver", "the group has no node");
+    SAY(a->fix, "chown %u %s%s", getuid(), has_group ? group : own,
+        has_group ? "" : " " IOMMUFD);
+    return say(a, NO, NULL, "none to use %s", has_group ? group : own);
 }
 
 static const struct question {

@@ -61,6 +61,7 @@ static const struct requirement {
 };
 
 #define FIXED_ROUTES (15 + LAYOUT_GSI_COUNT - 1)
+#define TABLE_MAX    4096U /* slots or routes; of KVM's that are more, the rest is not used */
 
 struct kvm {
     struct hv hv;
@@ -71,10 +72,12 @@ struct kvm {
     struct kvm_cpuid2 *cpuid;
 
     pthread_mutex_t lock;
-    bool *slot_used; /* limit[LIMIT_SLOTS] of them */
-    /* As KVM takes it: the fixed routes, then those to MSIs, sorted by gsi; room for
-     * limit[LIMIT_ROUTES]. */
-    struct kvm_irq_routing *routing;
+    bool slot_used[TABLE_MAX];
+    union { /* as KVM takes it: the fixed routes, then those to MSIs, sorted by gsi */
+        struct kvm_irq_routing routing;
+        uint8_t routing_room[sizeof(struct kvm_irq_routing) +
+                             TABLE_MAX * sizeof(struct kvm_irq_routing_entry)];
+    };
 };
 
 static struct kvm *from_hv(struct hv *hv)
@@ -133,7 +136,7 @@ static int check_host(struct kvm *kvm, unsigned cpus)
             return -ENOTSUP;
         }
         if (i < LIMITS)
-            kvm->limit[i] = (unsigned)value;
+            kvm->limit[i] = MIN((unsigned)value, TABLE_MAX);
     }
     if (cpus > kvm->limit[LIMIT_VCPUS]) {
         log_error(
@@ -173,29 +176,10 @@ static void set_fixed_routes(struct kvm_irq_routing *routing)
     routing->nr = FIXED_ROUTES;
 }
 
-/* The tables, as large as they can become: what is not used of them takes no memory. */
-static int allocate(struct kvm *kvm)
-{
-    kvm->slot_used = calloc(kvm->limit[LIMIT_SLOTS], sizeof(bool));
-    kvm->routing = calloc(1, sizeof(*kvm->routing) +
-                                 kvm->limit[LIMIT_ROUTES] * sizeof(kvm->routing->entries[0]));
-    kvm->cpuid =
-        calloc(1, sizeof(*kvm->cpuid) + CPUID_ENTRIES_MAX * sizeof(kvm->cpuid->entries[0]));
-    if (!kvm->slot_used || !kvm->routing || !kvm->cpuid)
-        return -ENOMEM;
-    set_fixed_routes(kvm->routing);
-    kvm->cpuid->nent = CPUID_ENTRIES_MAX;
-    return 0;
-}
-
 static int create_vm(struct kvm *kvm)
 {
-    const char *what = "allocate its tables";
-    int err = allocate(kvm);
-    if (err >= 0) {
-        what = "create a virtual machine";
-        err = kvm->vm_fd = call_number(kvm->dev_fd, KVM_CREATE_VM, 0);
-    }
+    const char *what = "create a virtual machine";
+    int err = kvm->vm_fd = call_number(kvm->dev_fd, KVM_CREATE_VM, 0);
     if (err >= 0) {
         what = "place the TSS";
         err = call_number(kvm->vm_fd, KVM_SET_TSS_ADDR, LAYOUT_TSS);
@@ -222,12 +206,20 @@ static const struct hv_ops kvm_hv_ops;
 int kvm_create(struct kvm **out, unsigned cpus)
 {
     struct kvm *kvm = calloc(1, sizeof(*kvm));
-    if (!kvm) {
+    struct kvm_cpuid2 *cpuid =
+        calloc(1, sizeof(*cpuid) + CPUID_ENTRIES_MAX * sizeof(cpuid->entries[0]));
+    if (!kvm || !cpuid) {
         log_error(KVM_NODE, "cannot use KVM: out of memory; free some");
+        free(kvm);
+        free(cpuid);
         return -ENOMEM;
     }
-    *kvm = (struct kvm){
-        .hv.ops = &kvm_hv_ops, .vm_fd = -1, .vfio_fd = -1, .lock = PTHREAD_MUTEX_INITIALIZER};
+    kvm->hv.ops = &kvm_hv_ops;
+    kvm->vm_fd = kvm->vfio_fd = -1;
+    pthread_mutex_init(&kvm->lock, NULL);
+    set_fixed_routes(&kvm->routing);
+    kvm->cpuid = cpuid;
+    cpuid->nent = CPUID_ENTRIES_MAX;
     int err = kvm->dev_fd = open_node();
     if (err >= 0)
         err = check_host(kvm, cpus);
@@ -251,8 +243,6 @@ void kvm_destroy(struct kvm *kvm)
             close(fds[i]);
     }
     free(kvm->cpuid);
-    free(kvm->routing);
-    free(kvm->slot_used);
     free(kvm);
 }
 
@@ -291,7 +281,7 @@ int kvm_create_irqchip(struct kvm *kvm)
         const char *what;
     } step[] = {
         {KVM_CREATE_IRQCHIP, NULL, "create the interrupt controllers"},
-        {KVM_SET_GSI_ROUTING, kvm->routing, "route the interrupts"},
+        {KVM_SET_GSI_ROUTING, &kvm->routing, "route the interrupts"},
         {KVM_CREATE_PIT2, &pit, "create the timer (PIT)"},
         {KVM_REINJECT_CONTROL, &reinject, "make the timer drop late ticks"},
     };
@@ -400,7 +390,7 @@ static void set_msi(struct kvm_irq_routing_entry *e, uint32_t gsi, const struct 
 /* The first gsi that no route has: the entries are sorted, so it is where the numbers skip. */
 static int add_route_locked(struct kvm *kvm, const struct hv_msi *msi)
 {
-    struct kvm_irq_routing *r = kvm->routing;
+    struct kvm_irq_routing *r = &kvm->routing;
     uint32_t at = FIXED_ROUTES;
     if (r->nr >= kvm->limit[LIMIT_ROUTES])
         return -ENOSPC;
@@ -430,7 +420,7 @@ static int route_add(struct hv *hv, const struct hv_msi *msi)
 
 static struct kvm_irq_routing_entry *find_route(struct kvm *kvm, uint32_t gsi)
 {
-    struct kvm_irq_routing *r = kvm->routing;
+    struct kvm_irq_routing *r = &kvm->routing;
     for (uint32_t i = FIXED_ROUTES; i < r->nr; i++) {
         if (r->entries[i].gsi == gsi)
             return &r->entries[i];
@@ -449,7 +439,7 @@ static int route_update(struct hv *hv, uint32_t gsi, const struct hv_msi *msi)
         const struct kvm_irq_routing_entry old = *e;
         set_msi(e, gsi, msi);
         bool same = !memcmp(&e->u.msi, &old.u.msi, sizeof(old.u.msi));
-        err = same ? 0 : call(kvm->vm_fd, KVM_SET_GSI_ROUTING, kvm->routing);
+        err = same ? 0 : call(kvm->vm_fd, KVM_SET_GSI_ROUTING, &kvm->routing);
         if (err)
             *e = old;
     }
@@ -464,7 +454,7 @@ static int route_remove(struct hv *hv, uint32_t gsi)
     pthread_mutex_lock(&kvm->lock);
     struct kvm_irq_routing_entry *e = find_route(kvm, gsi);
     if (e) {
-        struct kvm_irq_routing *r = kvm->routing;
+        struct kvm_irq_routing *r = &kvm->routing;
         memmove(e, e + 1, (size_t)(&r->entries[r->nr] - (e + 1)) * sizeof(*e));
         r->nr--;
     }

@@ -92,10 +92,12 @@ static void set_regions(struct mem *mem, uint8_t *hva, uint64_t size)
 }
 
 /*
- * The policy is the file's, so it holds for whoever touches a page. Huge pages come from the
- * node or not at all (MPOL_BIND): taking them fails in good order, and the user reserved them
- * there. Ordinary ones come from elsewhere when the node is full (MPOL_PREFERRED): to insist
- * would call the kernel's OOM killer, with memory free on other nodes.
+ * Huge pages come from the node or not at all (MPOL_BIND): taking them fails in good order, and
+ * the user reserved them there. Ordinary ones come from elsewhere when the node is full
+ * (MPOL_PREFERRED): to insist would call the kernel's OOM killer, with memory free on other
+ * nodes. The policy of ordinary pages is the file's, so it holds for whoever touches one.
+ * hugetlb keeps none for a file: it is the mapping's, which mem_populate() takes them by (but
+ * before Linux 5.14, where it takes them by the file: there they may be another node's).
  */
 static int bind_node(void *hva, uint64_t size, const struct mem_backing *backing)
 {

@@ -6,8 +6,8 @@
  * (madvise(2), Linux 5.14) reports what a touch would make a SIGBUS. Before, fallocate(2) does,
  * without the page tables.
  *
- * Where a page comes from is the file's policy (mem.c), whoever touches it. The threads run on
- * the node's CPUs all the same: from elsewhere, clearing it goes over the link between them.
+ * Where a page comes from is RAM's policy (bind_node()), whoever touches it. The threads run on
+ * the node's CPUs all the same: from elsewhere, clearing it goes over the link between nodes.
  *
  * Called by the main thread, which waits and reports; the threads are gone at return.
  */

@@ -14,6 +14,7 @@
 
 #include <errno.h>
 #include <limits.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/socket.h>
@@ -54,14 +55,18 @@ static int start_server(struct spawn *server, const char *dir, int listener)
 {
     static const char fd_option[] = "--fd=" SPAWN_FD_TEXT;
     char path[PATH_MAX], source[PATH_MAX + 8];
+    bool user = geteuid() != 0, groups = getgroups(0, NULL) > 0;
     const char *const argv[] = {
-        "unshare", "-r", getgroups(0, NULL) > 0 ? "--map-auto" : "--", path, fd_option, "-o",
-        source,    NULL};
-    int err = spawn_find("virtiofsd", INSTALL, path, sizeof(path));
+        "unshare", "-r", groups ? "--map-auto" : "--", path, fd_option, "-o", source, NULL};
+    int err = 0;
+    if (user && groups) /* unshare(1) calls it */
+        err = spawn_find("newuidmap", "apt install uidmap, or run as root", path, sizeof(path));
+    if (!err)
+        err = spawn_find("virtiofsd", INSTALL, path, sizeof(path));
     if (err)
         return err;
     snprintf(source, sizeof(source), "source=%s", dir);
-    return spawn_start(server, geteuid() ? argv : argv + 3, listener, INSTALL);
+    return spawn_start(server, user ? argv : argv + 3, listener, INSTALL);
 }
 
 /* WHOLE: QEMU's virtiofsd goes to / before it looks for it. */

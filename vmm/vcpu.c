@@ -409,15 +409,14 @@ int vcpus_start(struct vcpus *vcpus)
 static int set_cpuid(const struct vcpu *v, const struct kvm_cpuid2 *supported,
                      const struct cpuid_policy *policy)
 {
-    struct kvm_cpuid2 *cpuid =
-        malloc(sizeof(*cpuid) + CPUID_ENTRIES_MAX * sizeof(struct kvm_cpuid_entry2));
-    if (!cpuid)
-        return -ENOMEM;
-    cpuid->nent = CPUID_ENTRIES_MAX;
-    int err = cpuid_build(supported, policy, v->index, cpuid);
-    if (!err && ioctl(v->fd, KVM_SET_CPUID2, cpuid))
+    union {
+        struct kvm_cpuid2 cpuid;
+        uint8_t room[sizeof(struct kvm_cpuid2) +
+                     CPUID_ENTRIES_MAX * sizeof(struct kvm_cpuid_entry2)];
+    } u = {.cpuid.nent = CPUID_ENTRIES_MAX};
+    int err = cpuid_build(supported, policy, v->index, &u.cpuid);
+    if (!err && ioctl(v->fd, KVM_SET_CPUID2, &u.cpuid))
         err = -errno;
-    free(cpuid);
     return err;
 }
 

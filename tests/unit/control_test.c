@@ -74,8 +74,20 @@ static const char *run_too_long(void *opaque, struct json_text *out)
     return add_many(out, 7000);
 }
 
+/* Each time a byte more, around what just fits. */
+static const char *run_edge(void *opaque, struct json_text *out)
+{
+    static const char more[] = "01234567890123456789";
+    (void)opaque;
+    json_add(out, "{\"x\":\"");
+    for (unsigned i = 0; i < 3275; i++)
+        json_add(out, "%s", more);
+    json_add(out, "%.*s\"}", runs++, more);
+    return NULL;
+}
+
 static const struct control_command command[] = {
-    {"count", run_count}, {"nothing", run_nothing},   {"fail", run_fail},
+    {"count", run_count}, {"nothing", run_nothing},   {"fail", run_fail}, {"edge", run_edge},
     {"long", run_long},   {"too-long", run_too_long}, {NULL, NULL},
 };
 
@@ -190,6 +202,24 @@ Test(control, answers)
         cr_expect_str_eq(hear(fd), row[i].answer, "row %zu", i);
     }
     close(fd);
+}
+
+Test(control, an_answer_that_just_fits)
+{
+    static const char too_long[] = ERROR("GenericError", "the answer is too long");
+    static const size_t fits = sizeof("{\"return\":{\"x\":\"\"}}") - 1 + 65500;
+    unsigned cut = 0;
+    int fd = client();
+    for (unsigned i = 0; i < 20; i++) {
+        say(fd, "{\"execute\":\"edge\"}\n");
+        const char *line = hear(fd);
+        size_t len = strlen(line);
+        cut += !strcmp(line, too_long);
+        cr_expect(cut || len == fits + i, "%u: %zu", i, len);
+        cr_expect_str_eq(line + len - 2, "}}", "%u: %zu", i, len);
+    }
+    close(fd);
+    cr_expect(cut > 0 && cut < 20, "%u", cut);
 }
 
 Test(control, in_pieces_and_together)

@@ -3,6 +3,7 @@
  */
 #include <criterion/criterion.h>
 #include <errno.h>
+#include <stdio.h>
 
 #include "devices/pci.h"
 #include "vmm/layout.h"
@@ -445,4 +446,52 @@ Test(options, too_many_shares)
                        "--share=d:4", "--share=d:5", "--share=d:6", "--share=d:7",
                        "--share=d:8", "k"),
                  OPTIONS_BAD);
+}
+
+Test(options, a_folder_with_a_long_name)
+{
+    char text[1023 + 2 + 1 + 1]; /* the longest, ":t", one more, NUL */
+    memset(text, 'x', 1023);
+    snprintf(text + 1023, sizeof(text) - 1023, ":t");
+    cr_expect_eq(PARSE("--share", text, "k"), OPTIONS_RUN);
+    cr_expect_eq(strlen(parsed.share[0].dir), 1023);
+    snprintf(text + 1023, sizeof(text) - 1023, "x:t");
+    cr_expect_eq(PARSE("--share", text, "k"), OPTIONS_BAD);
+}
+
+Test(options, of_the_process)
+{
+    static const char *const level[] = {"error", "warn", "note", "debug"};
+    cr_assert_eq(PARSE("--control=c", "--pidfile=p", "--log-file=l", "-i", "i", "k"),
+                 OPTIONS_RUN);
+    cr_expect_str_eq(parsed.control, "c");
+    cr_expect_str_eq(parsed.pidfile, "p");
+    cr_expect_str_eq(parsed.log_file, "l");
+    cr_expect_str_eq(parsed.initrd, "i");
+    cr_expect_eq(parsed.stop_timeout, 60);
+    cr_expect_eq(parsed.log_level, LOG_NOTE);
+    for (unsigned i = 0; i < ARRAY_SIZE(level); i++) {
+        cr_assert_eq(PARSE("--log-level", (char *)level[i], "k"), OPTIONS_RUN);
+        cr_expect_eq(parsed.log_level, i);
+    }
+    cr_assert_eq(PARSE("--stop-timeout", "4294967295", "-m", "1M", "k"), OPTIONS_RUN);
+    cr_expect_eq(parsed.stop_timeout, UINT32_MAX);
+    cr_expect_eq(parsed.memory, MIB);
+    cr_expect_eq(PARSE("--stop-timeout", "4294967296", "k"), OPTIONS_BAD);
+    cr_expect_eq(PARSE("--stop-timeout", "soon", "k"), OPTIONS_BAD);
+}
+
+Test(options, name)
+{
+    static const char longest[] =
+        "0123456789012345678901234567890123456789012345678901234567890123";
+    static const char *const bad[] = {"", "a b", "a/b", "a\"", "\303\244"};
+    char longer[sizeof(longest) + 1];
+    cr_assert_eq(PARSE("--name", "vm-1_A.b", "k"), OPTIONS_RUN);
+    cr_expect_str_eq(parsed.name, "vm-1_A.b");
+    cr_expect_eq(PARSE("--name", (char *)longest, "k"), OPTIONS_RUN);
+    snprintf(longer, sizeof(longer), "%sx", longest);
+    cr_expect_eq(PARSE("--name", longer, "k"), OPTIONS_BAD);
+    for (unsigned i = 0; i < ARRAY_SIZE(bad); i++)
+        cr_expect_eq(PARSE("--name", (char *)bad[i], "k"), OPTIONS_BAD, "%s", bad[i]);
 }

@@ -105,6 +105,14 @@ Test(share, starts_the_server)
     expect_called(wanted);
 }
 
+static void refused(const char *where, int err)
+{
+    log_set_level(LOG_ERROR);
+    snprintf(share.dir, sizeof(share.dir), "%s", where);
+    cr_expect_eq(share_connect(&server, &share), err, "%s", where);
+    cr_expect_eq(server.pid, 0);
+}
+
 /* Who is not root, becomes it in a namespace; who has more groups, with newgidmap's help. */
 static void as_a_user(size_t groups)
 {
@@ -117,9 +125,14 @@ static void as_a_user(size_t groups)
     }
     script("virtiofsd", "exit 1");
     script("unshare", "cd \"${0%/*}\"; echo \"$*\" >called");
+    setenv("PATH", dir, 1);
+    if (groups)
+        refused(dir, -ENOENT);
+    script("newuidmap", "exit 1");
     const char *how = getgroups(0, NULL) > 0 ? "--map-auto" : "--";
     snprintf(wanted, sizeof(wanted), "-r %s %s/virtiofsd --fd=3 -o source=%s\n", how, dir, dir);
     expect_called(wanted);
+    setenv("PATH", old_path, 1);
 }
 
 Test(share, as_a_user)
@@ -159,14 +172,6 @@ Test(share, a_server_that_runs)
         fd = share_connect(&server, &share);
     cr_expect_eq(fd, -EAGAIN, "it does not accept them, and is not waited for");
     close(listener);
-}
-
-static void refused(const char *where, int err)
-{
-    log_set_level(LOG_ERROR);
-    snprintf(share.dir, sizeof(share.dir), "%s", where);
-    cr_expect_eq(share_connect(&server, &share), err, "%s", where);
-    cr_expect_eq(server.pid, 0);
 }
 
 Test(share, refused)

@@ -283,22 +283,16 @@ BOTH(mapping)
     munmap(at, 0x2000);
 }
 
-BOTH(mapping_has_the_regions_rights)
+/* A guest's write to a read-only mapping would make KVM_RUN fail. */
+BOTH(region_that_cannot_be_written_is_not_direct)
 {
+    static const uint32_t rights[] = {0, VFIO_REGION_INFO_FLAG_READ,
+                                      VFIO_REGION_INFO_FLAG_WRITE};
     struct vfio_region r;
-    uint32_t flags = VFIO_REGION_INFO_FLAG_READ | VFIO_REGION_INFO_FLAG_MMAP;
-    cr_assert_eq(ask(0, flags, 0x1000, 0, &r), 0);
-    uint8_t *at =
-        mmap(NULL, 0x1000, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    cr_assert_neq(at, MAP_FAILED);
-    cr_assert_eq(dev->ops->region_mmap(dev, &r, r.area, at), 0);
-    cr_expect_eq(at[0], 0);
-    /* The kernel writes there on our behalf, or says that it may not. */
-    int zero = open("/dev/zero", O_RDONLY | O_CLOEXEC);
-    cr_expect_eq(read(zero, at, 1), -1);
-    cr_expect_eq(errno, EFAULT);
-    close(zero);
-    munmap(at, 0x1000);
+    for (size_t i = 0; i < ARRAY_SIZE(rights); i++) {
+        cr_expect_eq(ask(0, rights[i] | VFIO_REGION_INFO_FLAG_MMAP, 0x1000, 0, &r), 0);
+        cr_expect_eq(r.areas, 0);
+    }
 }
 
 /* ---- interrupts ---- */

@@ -22,6 +22,7 @@
 #include "devices/vhost_user.h"
 #include "devices/virtio_fs.h"
 #include "tests/unit/fake_vfio_kernel.h"
+#include "tests/unit/fake_vfio_server.h"
 #include "tests/unit/virtio_rig.h"
 #include "vmm/log.h"
 
@@ -509,26 +510,18 @@ Test(vhost_user, late_server_is_killed)
     vhost_user.group = 0;
 }
 
-static unsigned open_files(void)
-{
-    unsigned n = 0;
-    for (int fd = 0; fd < 1024; fd++)
-        n += fcntl(fd, F_GETFD) >= 0;
-    return n;
-}
-
 /* Descriptors that nobody asked for are not kept. */
 Test(vhost_user, surprise_descriptors)
 {
     running();
-    unsigned files = open_files();
+    unsigned files = fake_open_files();
     server.fault = FDS;
     for (unsigned at = SET_VRING_NUM; at <= SET_VRING_ENABLE; at++) {
         server.fault_at = at;
         vrig_set_status(&rig, 0);
         running();
     }
-    cr_expect_eq(open_files(), files);
+    cr_expect_eq(fake_open_files(), files);
 }
 
 /* The server refuses: said, and a reset mends it. */
@@ -588,9 +581,9 @@ Test(vhost_user, a_hundred_reboots)
         cr_assert_eq(pci_bus_assign(&rig.bus), 0);
         vrig_config_write(&rig, PCI_COMMAND, 2, PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER);
         if (!files)
-            files = open_files();
+            files = fake_open_files();
     }
-    cr_expect_eq(open_files(), files);
+    cr_expect_eq(fake_open_files(), files);
     cr_expect_eq(server.misuse, 0);
 }
 
@@ -630,7 +623,7 @@ Test(virtio_fs, without_extras)
 
 static void refused(uint64_t features, unsigned at, enum fault fault, const char *why)
 {
-    unsigned files = open_files();
+    unsigned files = fake_open_files();
     int fd = connect_server(features, ~0ULL);
     server.fault_at = at;
     server.fault = fault;
@@ -640,7 +633,7 @@ static void refused(uint64_t features, unsigned at, enum fault fault, const char
     cr_expect_eq(fake_log_lines(log, "dir: cannot"), 1, "%s", log);
     cr_expect_eq(fake_log_lines(log, why), 1, "%s", log);
     end_server();
-    cr_expect_eq(open_files(), files);
+    cr_expect_eq(fake_open_files(), files);
 }
 
 Test(virtio_fs, not_a_server)

@@ -837,6 +837,39 @@ Test(virtio_blk, reset_in_flight)
     on_both(false, ALL, reset_in_flight);
 }
 
+static void *run_loop(void *opaque)
+{
+    loop_run(opaque);
+    return NULL;
+}
+
+/* A vCPU resets while the loop looks for the same requests: neither takes from the other what
+ * it waits for. */
+static void reset_beside_the_loop(void)
+{
+    for (unsigned n = 0; n < 200; n++) {
+        pthread_t thread;
+        vrig_start(&rig, ALL);
+        put_header(VIRTIO_BLK_T_IN, 0);
+        vrig_set_desc(&rig, 0, 0, HEADER, 16, NEXT);
+        vrig_set_desc(&rig, 0, 1, DATA, 4096, NEXT | WRITE);
+        vrig_set_desc(&rig, 0, 2, STATUS, 1, WRITE);
+        vrig_offer(&rig, 0, 0);
+        vrig_kick(&rig, 0);
+        cr_assert_eq(pthread_create(&thread, NULL, run_loop, rig.loop), 0);
+        vrig_set_status(&rig, 0);
+        cr_expect_eq(status(), VIRTIO_BLK_S_OK);
+        loop_stop(rig.loop);
+        pthread_join(thread, NULL);
+    }
+}
+
+Test(virtio_blk, reset_beside_the_loop)
+{
+    fake_blk.slow_ms = 1;
+    on_both(false, ALL, reset_beside_the_loop);
+}
+
 /* The end of the VM in the same state. */
 static void end_in_flight(void)
 {
