@@ -25,13 +25,13 @@ WARN    := -Wall -Wextra -Wshadow -Wconversion -Wno-sign-conversion -Wmissing-pr
 SAN     := $(if $(SANITIZE),-fsanitize=address$(,)undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer)
 LDFLAGS += -pthread $(if $(STATIC),-static)
 
-SRC   := $(sort $(wildcard vmm/*.c vfio/*.c devices/*.c boot/*.c))
+SRC   := $(sort $(wildcard vmm/*.c vfio/*.c devices/*.c devices/virtio/*.c boot/*.c))
 OBJ   := $(SRC:%.c=$B/obj/%.o)
 LIB   := $(filter-out $B/obj/vmm/main.o,$(OBJ))
 UNIT  := $(sort $(wildcard tests/unit/*.c))
 UOBJ  := $(UNIT:%.c=$B/obj/%.o)
 EMU   := $(sort $(wildcard tests/emulated/*.[ch] tests/bench/*.c))
-HDR   := $(sort $(wildcard vmm/*.h vfio/*.h devices/*.h boot/*.h tests/unit/*.h))
+HDR   := $(sort $(wildcard vmm/*.h vfio/*.h devices/*.h devices/virtio/*.h boot/*.h tests/unit/*.h))
 
 all: $B/minivmm
 

@@ -13,7 +13,7 @@ verdict() { # NAME OUTPUT: passes when there is no output
 }
 
 headers() {
-    for h in vmm/*.h vfio/*.h devices/*.h boot/*.h; do
+    for h in vmm/*.h vfio/*.h devices/{,virtio/}*.h boot/*.h; do
         echo "#include \"$h\"" |
             "${CC:-cc}" -std=gnu17 -D_GNU_SOURCE -I. -Wall -Wextra -fsyntax-only -x c - || echo "$h"
     done 2>&1
@@ -23,17 +23,17 @@ headers() {
 FLOOR='util|topology|log|json|layout|hv|mem|bus|loop|entry|uapi'
 
 includes() {
-    grep -nE '#include "vmm/' devices/*.[ch] vfio/*.[ch] boot/*.[ch] | grep -vE "\"vmm/($FLOOR)\.h\""
-    grep -nE '#include "(vfio|boot)/' devices/*.[ch]
+    grep -nE '#include "vmm/' devices/{,virtio/}*.[ch] vfio/*.[ch] boot/*.[ch] | grep -vE "\"vmm/($FLOOR)\.h\""
+    grep -nE '#include "(vfio|boot)/' devices/{,virtio/}*.[ch]
     grep -nE '#include "boot/' vfio/*.[ch]
     grep -nE '#include "(devices|vfio)/' boot/*.[ch]
-    grep -nE '#include <linux/kvm\.h>' devices/*.[ch] vfio/*.[ch] boot/*.[ch]
+    grep -nE '#include <linux/kvm\.h>' devices/{,virtio/}*.[ch] vfio/*.[ch] boot/*.[ch]
     grep -lE '\bKVM_[A-Z0-9_]+\b' vmm/*.[ch] | grep -vE 'vmm/(kvm|vcpu|vcpu_state|cpuid|uapi)\.[ch]'
 }
 
 # Where system calls to KVM, VFIO and vhost are made: to narrate, count and fail them, few places.
 ioctls() {
-    grep -lE '\bioctl\(' ./*/*.c | grep -vE '^\./(vmm/(kvm|vcpu|vcpu_state)|devices/net_tap|devices/vhost_kernel|vfio/vfio_(kernel|kernel_dev|container|iommufd))\.c$'
+    grep -lE '\bioctl\(' ./*/*.c ./devices/virtio/*.c | grep -vE '^\./(vmm/(kvm|vcpu|vcpu_state)|devices/virtio/(net_tap|vhost_kernel)|vfio/vfio_(kernel|kernel_dev|container|iommufd))\.c$'
 }
 
 # `file.c` and `function()` in the README's and the guides' tours exist.
@@ -45,7 +45,7 @@ tour() {
         n=$((n + 1))
     done
     for name in $(grep -ohE '`[a-z][a-z0-9_]+\(\)`' README.md ./*/README.md | tr -d '`()' | sort -u); do
-        grep -qE "\b$name\(" ./*/*.[ch] tests/*/*.[ch] || echo "$name()"
+        grep -qE "\b$name\(" ./*/*.[ch] devices/virtio/*.[ch] tests/*/*.[ch] || echo "$name()"
         n=$((n + 1))
     done
     [ $n -gt 50 ] || echo "only $n names found"
@@ -54,8 +54,8 @@ tour() {
 # Every source file is in the map: the README, or the guide of its folder.
 map() {
     local f
-    for f in vmm/*.c vfio/*.c devices/*.c boot/*.c; do
-        grep -qsE "(^|[^a-z0-9_])${f##*/}" README.md "${f%/*}/README.md" || echo "$f"
+    for f in vmm/*.c vfio/*.c devices/{,virtio/}*.c boot/*.c; do
+        grep -qsE "(^|[^a-z0-9_])${f##*/}" README.md "${f%%/*}/README.md" || echo "$f"
     done
 }
 

@@ -12,7 +12,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "devices/net_port.h"
+#include "devices/virtio/net_port.h"
 #include "vmm/log.h"
 #include "vmm/util.h"
 

@@ -12,8 +12,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "devices/net_port.h"
 #include "devices/pci.h"
+#include "devices/virtio/net_port.h"
 #include "vmm/layout.h"
 #include "vmm/options.h"
 #include "vmm/util.h"

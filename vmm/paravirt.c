@@ -15,12 +15,12 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#include "devices/vhost.h"
-#include "devices/virtio_blk.h"
-#include "devices/virtio_fs.h"
-#include "devices/virtio_net.h"
-#include "devices/virtio_rng.h"
-#include "devices/virtio_vsock.h"
+#include "devices/virtio/vhost.h"
+#include "devices/virtio/virtio_blk.h"
+#include "devices/virtio/virtio_fs.h"
+#include "devices/virtio/virtio_net.h"
+#include "devices/virtio/virtio_rng.h"
+#include "devices/virtio/virtio_vsock.h"
 #include "vfio/vfio_sysfs.h"
 #include "vmm/log.h"
 #include "vmm/net.h"

@@ -7,7 +7,7 @@
 #include <stdint.h>
 
 #include "devices/pci.h"
-#include "devices/virtio_pci.h"
+#include "devices/virtio/virtio_pci.h"
 #include "vmm/options.h"
 #include "vmm/spawn.h"
 

@@ -8,7 +8,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "devices/net_port.h"
+#include "devices/virtio/net_port.h"
 #include "vmm/util.h"
 
 static struct net_port *port;

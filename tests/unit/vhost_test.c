@@ -1,7 +1,7 @@
 /*
- * vhost_test.c: devices/vhost.c and vhost_kernel.c under virtio_vsock.c, with a kernel that
- * writes down what it is asked; and the transport's part: doorbells and vectors of queues that
- * are served outside.
+ * vhost_test.c: devices/virtio/vhost.c and vhost_kernel.c under virtio_vsock.c, with a kernel
+ * that writes down what it is asked; and the transport's part: doorbells and vectors of queues
+ * that are served outside.
  */
 #include <criterion/criterion.h>
 #include <errno.h>
@@ -11,8 +11,8 @@
 #include <stdio.h>
 #include <sys/eventfd.h>
 
-#include "devices/vhost.h"
-#include "devices/virtio_vsock.h"
+#include "devices/virtio/vhost.h"
+#include "devices/virtio/virtio_vsock.h"
 #include "tests/unit/fake_vfio_kernel.h"
 #include "tests/unit/fake_vfio_server.h"
 #include "tests/unit/virtio_rig.h"

@@ -1,6 +1,7 @@
 /*
- * vhost_user_test.c: devices/vhost_user.c under virtio_fs.c, with a server at the other end of
- * a socketpair: a good one, and those that lie, hang, die, or send what nobody asked for.
+ * vhost_user_test.c: devices/virtio/vhost_user.c under virtio_fs.c, with a server at the other
+ * end of a socketpair: a good one, and those that lie, hang, die, or send what nobody asked
+ * for.
  */
 #include <criterion/criterion.h>
 #include <errno.h>
@@ -19,8 +20,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "devices/vhost_user.h"
-#include "devices/virtio_fs.h"
+#include "devices/virtio/vhost_user.h"
+#include "devices/virtio/virtio_fs.h"
 #include "tests/unit/fake_vfio_kernel.h"
 #include "tests/unit/fake_vfio_server.h"
 #include "tests/unit/virtio_rig.h"

@@ -2,7 +2,7 @@
  * virtio_blk_test.c: a disk on a real file, by io_uring and by threads, with a good driver and
  * with hostile ones; the file is compared outside.
  */
-#include "devices/virtio_blk.h"
+#include "devices/virtio/virtio_blk.h"
 
 #include <criterion/criterion.h>
 #include <dirent.h>

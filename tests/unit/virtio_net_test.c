@@ -2,7 +2,7 @@
  * virtio_net_test.c: the network card against a driver that keeps the rules and one that does
  * not. The port is a pair of packet sockets, which keep, count and refuse as a tap does.
  */
-#include "devices/virtio_net.h"
+#include "devices/virtio/virtio_net.h"
 
 #include <criterion/criterion.h>
 #include <errno.h>
@@ -12,7 +12,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "devices/net_port.h"
+#include "devices/virtio/net_port.h"
 #include "tests/unit/fake_vfio_kernel.h"
 #include "tests/unit/virtio_rig.h"
 #include "vmm/log.h"

@@ -12,8 +12,8 @@
 #include <linux/virtio_ring.h>
 
 #include "devices/pci.h"
-#include "devices/virtio.h"
-#include "devices/virtio_pci.h"
+#include "devices/virtio/virtio.h"
+#include "devices/virtio/virtio_pci.h"
 #include "tests/unit/fake_hv.h"
 #include "vmm/bus.h"
 #include "vmm/loop.h"

@@ -1,5 +1,5 @@
 /* virtio_rng_test.c: random bytes, as many as fit, bounded whatever the driver offers. */
-#include "devices/virtio_rng.h"
+#include "devices/virtio/virtio_rng.h"
 
 #include <criterion/criterion.h>
 #include <linux/virtio_ids.h>

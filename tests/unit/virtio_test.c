@@ -1,6 +1,6 @@
 /*
- * virtio_test.c: devices/virtio.c, virtq.c and virtio_pci.c with a device of two queues that
- * writes back what it reads, a good driver and hostile ones.
+ * virtio_test.c: devices/virtio/virtio.c, virtq.c and virtio_pci.c with a device of two queues
+ * that writes back what it reads, a good driver and hostile ones.
  */
 #include <criterion/criterion.h>
 #include <errno.h>

@@ -5,7 +5,7 @@
  * Reset", 3.1 "Device Initialization". Only devices of version 1 (no legacy interface), only
  * split virtqueues.
  */
-#include "devices/virtio.h"
+#include "devices/virtio/virtio.h"
 
 #include <stdlib.h>
 

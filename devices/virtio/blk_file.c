@@ -10,7 +10,7 @@
  * direct access writes the page cache back and drops it first. A flush is fdatasync(2), of the
  * inode, so it covers both. Left out: resizing; formats other than raw.
  */
-#include "devices/blk_file.h"
+#include "devices/virtio/blk_file.h"
 
 #include <errno.h>
 #include <fcntl.h>

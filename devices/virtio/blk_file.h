@@ -7,7 +7,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "devices/blk_aio.h"
+#include "devices/virtio/blk_aio.h"
 
 #define BLK_SECTOR 512 /* the unit of sizes and places, whatever the block size */
 #define BLK_ID_MAX 20

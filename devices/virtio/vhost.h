@@ -11,7 +11,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "devices/virtio.h"
+#include "devices/virtio/virtio.h"
 
 struct loop;
 struct vhost;

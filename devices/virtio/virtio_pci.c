@@ -19,7 +19,7 @@
  * The registers and MSI-X are under the device's lock (virtio.h), taken with the bus's lock
  * held or without, never the other way round; configuration space is under the bus's.
  */
-#include "devices/virtio_pci.h"
+#include "devices/virtio/virtio_pci.h"
 
 #include <errno.h>
 #include <linux/virtio_config.h>
@@ -30,7 +30,7 @@
 
 #include "devices/msi.h"
 #include "devices/pci.h"
-#include "devices/virtio.h"
+#include "devices/virtio/virtio.h"
 #include "vmm/bus.h"
 #include "vmm/loop.h"
 #include "vmm/util.h"

@@ -6,7 +6,7 @@
  * memory table what the guest's are for us. What is in the rings it checks itself: it says so
  * by the error eventfd when it gives up.
  */
-#include "devices/vhost.h"
+#include "devices/virtio/vhost.h"
 
 #include <errno.h>
 #include <linux/vhost.h>

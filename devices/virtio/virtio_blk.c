@@ -11,7 +11,7 @@
  * one to be done. Left out: secure erase, lifetime, zones, a cache mode that the driver
  * switches.
  */
-#include "devices/virtio_blk.h"
+#include "devices/virtio/virtio_blk.h"
 
 #include <errno.h>
 #include <linux/virtio_blk.h>
@@ -19,8 +19,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "devices/blk_file.h"
-#include "devices/virtio.h"
+#include "devices/virtio/blk_file.h"
+#include "devices/virtio/virtio.h"
 #include "vmm/util.h"
 
 #define REQUESTS_MAX 128

@@ -7,7 +7,7 @@
  * over. The loop waits for the ring's own descriptor. Left out: fixed files and buffers, kernel
  * polling.
  */
-#include "devices/blk_aio.h"
+#include "devices/virtio/blk_aio.h"
 
 #include <errno.h>
 #include <linux/io_uring.h>

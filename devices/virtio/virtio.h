@@ -16,7 +16,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "devices/virtq.h"
+#include "devices/virtio/virtq.h"
 #include "vmm/log.h"
 
 #define VIRTIO_QUEUES_MAX 9

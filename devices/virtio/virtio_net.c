@@ -13,7 +13,7 @@
  * since how many of the guest's it needs is known only then, and waits there when the guest has
  * too few.
  */
-#include "devices/virtio_net.h"
+#include "devices/virtio/virtio_net.h"
 
 #include <errno.h>
 #include <linux/virtio_ids.h>
@@ -22,9 +22,9 @@
 #include <string.h>
 #include <sys/epoll.h>
 
-#include "devices/net_port.h"
-#include "devices/vhost.h"
-#include "devices/virtio.h"
+#include "devices/virtio/net_port.h"
+#include "devices/virtio/vhost.h"
+#include "devices/virtio/virtio.h"
 #include "vmm/loop.h"
 #include "vmm/util.h"
 

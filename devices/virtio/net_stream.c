@@ -13,8 +13,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "devices/net_port.h"
-#include "devices/virtq.h"
+#include "devices/virtio/net_port.h"
+#include "devices/virtio/virtq.h"
 #include "vmm/util.h"
 
 #define LENGTH   4

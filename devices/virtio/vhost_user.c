@@ -9,7 +9,7 @@
  * Left out: the server's own requests, reconnection, more than 8 regions of memory, queues that
  * are taken away one by one.
  */
-#include "devices/vhost_user.h"
+#include "devices/virtio/vhost_user.h"
 
 #include <errno.h>
 #include <linux/vhost.h>
@@ -20,7 +20,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "devices/virtio.h"
+#include "devices/virtio/virtio.h"
 #include "vmm/loop.h"
 #include "vmm/mem.h"
 #include "vmm/util.h"

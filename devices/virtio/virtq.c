@@ -6,7 +6,7 @@
  * used ring, 2.7.10 available buffer notification suppression. The guest is little-endian, as
  * the host is. Left out: packed virtqueues, in-order use, queue reset.
  */
-#include "devices/virtq.h"
+#include "devices/virtio/virtq.h"
 
 #include <errno.h>
 #include <linux/virtio_ring.h>

@@ -5,7 +5,7 @@
  * LOCK guards both lists; a thread holds it but for the call itself. The eventfd's count is not
  * taken by the loop: it might be gone before who waits for it (blk_file_wait()) has looked.
  */
-#include "devices/blk_aio.h"
+#include "devices/virtio/blk_aio.h"
 
 #include <errno.h>
 #include <fcntl.h>

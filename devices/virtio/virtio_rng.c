@@ -5,14 +5,14 @@
  * Virtual I/O Device (VIRTIO) 1.2, 5.4 "Entropy Device". A buffer may come back with less than
  * it has room for (5.4.6.2), so a kick is a bounded amount of work whatever the guest offers.
  */
-#include "devices/virtio_rng.h"
+#include "devices/virtio/virtio_rng.h"
 
 #include <errno.h>
 #include <linux/virtio_ids.h>
 #include <stdlib.h>
 #include <sys/random.h>
 
-#include "devices/virtio.h"
+#include "devices/virtio/virtio.h"
 #include "vmm/util.h"
 
 #define BYTES_MAX  4096 /* for a chain */

@@ -9,7 +9,7 @@
 #include <linux/vhost.h>
 #include <sys/ioctl.h>
 
-#include "devices/vhost.h"
+#include "devices/virtio/vhost.h"
 #include "vmm/util.h"
 
 static int call(struct vhost *v, unsigned long request, void *arg)

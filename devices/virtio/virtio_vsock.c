@@ -5,14 +5,14 @@
  * guest, 1: from it) are the kernel's. The third, for events, is never written to: the only
  * event says that the guest was moved to another host (5.10.6.7).
  */
-#include "devices/virtio_vsock.h"
+#include "devices/virtio/virtio_vsock.h"
 
 #include <errno.h>
 #include <linux/virtio_ids.h>
 #include <linux/virtio_vsock.h>
 #include <stdlib.h>
 
-#include "devices/vhost.h"
+#include "devices/virtio/vhost.h"
 #include "vmm/util.h"
 
 enum { QUEUES = 3, QUEUES_OUTSIDE = 2 };

@@ -14,7 +14,7 @@
 
 #include <sys/types.h>
 
-#include "devices/vhost.h"
+#include "devices/virtio/vhost.h"
 
 struct vhost_user {
     struct vhost vhost;

@@ -15,7 +15,7 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
-#include "devices/net_port.h"
+#include "devices/virtio/net_port.h"
 #include "vmm/log.h"
 #include "vmm/util.h"
 

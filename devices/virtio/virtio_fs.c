@@ -5,7 +5,7 @@
  * between guest and server: queue 0 for what must not wait, 1 for requests. Left out: the queue
  * of notifications, shared memory (DAX), more queues of requests (no server has them).
  */
-#include "devices/virtio_fs.h"
+#include "devices/virtio/virtio_fs.h"
 
 #include <errno.h>
 #include <linux/virtio_fs.h>
@@ -13,7 +13,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#include "devices/vhost_user.h"
+#include "devices/virtio/vhost_user.h"
 #include "vmm/util.h"
 
 enum { REQUEST_QUEUES = 1, QUEUES = 1 + REQUEST_QUEUES };
