@@ -17,8 +17,10 @@ check "hand over" to_vfio "$disk"
 echo 140 >$huge/nr_hugepages
 equal "reserved" "140 140" "$(pages nr) $(pages free)"
 
-vm_start "disk" -m 256M --hugepages=2M --numa auto --cpus 6,sockets=2,threads=3,pin=0:0:0:0:0:0 --vfio "$disk" --initrd $GUEST \
-    --cmdline "$QUIET t=topology topology=0:0:0-2+0:0:0-2+0:0:0-2+1:0:3-5+1:0:3-5+1:0:3-5 mb=2 then=wait" $KERNEL
+# Three cores in a socket: the second socket's APIC ids begin at 4. No threads of a core: this
+# host's CPU has no TOPOEXT, without which AMD's have none and Linux takes them for cores.
+vm_start "disk" -m 256M --hugepages=2M --numa auto --cpus 6,sockets=2,pin=0:0:0:0:0:0 --vfio "$disk" --initrd $GUEST \
+    --cmdline "$QUIET t=topology topology=0:0:0+0:1:1+0:2:2+1:0:3+1:1:4+1:2:5 mb=2 then=wait" $KERNEL
 vm_wait "@@ READY" 300
 equal "all of RAM is on them" 12 "$(pages free)"
 equal "first vCPU's CPU" 0 "$(allowed vcpu0)"
