@@ -78,7 +78,7 @@ trapped_memory() { # the same test must be able to fail
 
 one_line() {
     local n
-    n=$(grep -ac '^minivmm: .*cannot' "$1")
+    n=$(grep -ac 'minivmm: .*cannot' "$1")
     [ "$n" -eq 1 ] || echo "$n messages, not one"
 }
 
@@ -87,7 +87,7 @@ no_reset() {
 }
 
 no_line() {
-    ! grep -am1 '^minivmm: .*cannot' "$1"
+    ! grep -am1 'minivmm: .*cannot' "$1"
 }
 
 powered_off() {
