@@ -196,6 +196,12 @@ struct vfio_size_text {
 };
 struct vfio_size_text vfio_size_text(uint64_t size);
 
+/* "raise it by 'ulimit -l 4096', ...": how RLIMIT_MEMLOCK comes to be SIZE bytes. */
+struct vfio_memlock_text {
+    char s[160];
+};
+struct vfio_memlock_text vfio_memlock_text(uint64_t size);
+
 /*
  * Maps all RAM for the device's DMA, after checking every region against the IOMMU's page
  * sizes, its valid IOVA ranges and the mappings left; undoes everything on failure. Logs its

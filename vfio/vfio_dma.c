@@ -31,6 +31,16 @@ struct vfio_size_text vfio_size_text(uint64_t size)
     return text;
 }
 
+struct vfio_memlock_text vfio_memlock_text(uint64_t size)
+{
+    struct vfio_memlock_text text;
+    snprintf(text.s, sizeof(text.s),
+             "raise it by 'ulimit -l %llu', memlock in /etc/security/limits.conf or "
+             "LimitMEMLOCK=%s in the systemd unit",
+             size / KIB, vfio_size_text(size).s);
+    return text;
+}
+
 static uint64_t last(const struct mem_region *r)
 {
     return r->gpa + r->size - 1;
@@ -120,13 +130,10 @@ static void map_failed(const struct vfio_iommu *iommu, const struct mem *mem,
     struct rlimit limit = {.rlim_cur = RLIM_INFINITY};
     getrlimit(RLIMIT_MEMLOCK, &limit);
     if (err == -ENOMEM && limit.rlim_cur < mem->size)
-        log_error(
-            iommu->name,
-            "cannot map guest memory for DMA: RLIMIT_MEMLOCK is %s, %s is needed; raise it "
-            "by 'ulimit -l %" PRIu64 "', memlock in /etc/security/limits.conf or "
-            "LimitMEMLOCK=%s in the systemd unit",
-            vfio_size_text(limit.rlim_cur).s, vfio_size_text(mem->size).s,
-            (uint64_t)(mem->size / KIB), vfio_size_text(mem->size).s);
+        log_error(iommu->name,
+                  "cannot map guest memory for DMA: RLIMIT_MEMLOCK is %s, %s is needed; %s",
+                  vfio_size_text(limit.rlim_cur).s, vfio_size_text(mem->size).s,
+                  vfio_memlock_text(mem->size).s);
     else
         log_error(iommu->name,
                   "cannot map guest memory 0x%" PRIx64 "-0x%" PRIx64 " for DMA: %s; %s", r->gpa,

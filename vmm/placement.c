@@ -12,6 +12,7 @@
 #include <string.h>
 #include <sys/resource.h>
 
+#include "vfio/vfio.h"
 #include "vfio/vfio_sysfs.h"
 #include "vmm/log.h"
 #include "vmm/options.h"
@@ -181,11 +182,8 @@ static int check_memlock(const struct options *o)
         if (!path.text[0] || !strncmp(o->vfio[i].device, "mdev:", 5) || !strcmp(bus, "mdev"))
             continue;
         log_error(vfio_sysfs_name(path.text),
-                  "cannot pin %llu MiB of RAM for its DMA: RLIMIT_MEMLOCK is %llu MiB; raise "
-                  "it by 'ulimit -l %llu', memlock in /etc/security/limits.conf or "
-                  "LimitMEMLOCK=%lluM in the systemd unit",
-                  o->memory / MIB, limit.rlim_cur / MIB, o->memory / KIB,
-                  align_up(o->memory, MIB) / MIB);
+                  "cannot pin %llu MiB of RAM for its DMA: RLIMIT_MEMLOCK is %llu MiB; %s",
+                  o->memory / MIB, limit.rlim_cur / MIB, vfio_memlock_text(o->memory).s);
         return -ENOMEM;
     }
     return 0;
