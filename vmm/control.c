@@ -280,8 +280,7 @@ void control_destroy(struct control *control)
             drop(control->client[i]);
     }
     /* Another VM may have taken the path. */
-    if (control->made.st_ino && !lstat(control->path, &st) &&
-        st.st_dev == control->made.st_dev && st.st_ino == control->made.st_ino)
+    if (control->made.st_ino && !lstat(control->path, &st) && is_same_file(&st, &control->made))
         unlink(control->path);
     loop_close(control->loop, control->fd);
     free(control);

@@ -32,10 +32,10 @@
 #define CLASS_COMMUNICATION 0x07800000
 #define CLASS_OTHER         0x00ff0000
 
-static bool is_same_file(const char *a, const char *b)
+static bool name_same_file(const char *a, const char *b)
 {
     struct stat x, y;
-    return !stat(a, &x) && !stat(b, &y) && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
+    return !stat(a, &x) && !stat(b, &y) && is_same_file(&x, &y);
 }
 
 static void log_held(const struct options *opt, unsigned n)
@@ -45,7 +45,7 @@ static void log_held(const struct options *opt, unsigned n)
     const char *what = "end that, or give another";
     vfio_sysfs_holder(realpath(o->path, path) ? path : o->path, who, sizeof(who));
     for (unsigned i = 0; i < n; i++) {
-        if (is_same_file(opt->disk[i].path, o->path)) {
+        if (name_same_file(opt->disk[i].path, o->path)) {
             snprintf(who, sizeof(who), "another --disk of this guest");
             what = "leave one out";
         }

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "vmm/log.h"
+#include "vmm/util.h"
 
 /* The longest that a pidfile has: somebody else's file is not emptied by a slip of the hand. */
 #define PIDFILE_SIZE_MAX 32
@@ -19,7 +20,7 @@
 static bool is_at(const char *path, int fd)
 {
     struct stat a, b;
-    return !fstat(fd, &a) && !lstat(path, &b) && a.st_dev == b.st_dev && a.st_ino == b.st_ino;
+    return !fstat(fd, &a) && !lstat(path, &b) && is_same_file(&a, &b);
 }
 
 static int refuse(const char *path, const char *why, const char *hint)

@@ -38,10 +38,10 @@ struct blk_file {
 
 /* ---- opening ---- */
 
-static bool same_file(int a, int b)
+static bool is_of_same_file(int a, int b)
 {
     struct stat x, y;
-    return !fstat(a, &x) && !fstat(b, &y) && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
+    return !fstat(a, &x) && !fstat(b, &y) && is_same_file(&x, &y);
 }
 
 static int open_image(struct blk_file *file, bool is_device)
@@ -62,7 +62,7 @@ static int open_image(struct blk_file *file, bool is_device)
         return 0;
     file->direct_fd = open(c->path, flags | O_DIRECT);
     int err = file->direct_fd < 0 ? -errno : 0;
-    if (!err && !same_file(file->fd, file->direct_fd))
+    if (!err && !is_of_same_file(file->fd, file->direct_fd))
         err = -ESTALE;
     if (err) {
         log_error(c->path, "cannot open disk with O_DIRECT: %s; leave out direct",
