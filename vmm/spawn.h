@@ -28,7 +28,7 @@ int spawn_start(struct spawn *s, const char *const *argv, int fd, const char *in
  * has to be within TIMEOUT_MS. spawn_stop() is due also after an error. */
 int spawn_start_ready(struct spawn *s, const char *const *argv, int fd, int timeout_ms,
                       const char *install);
-/* The socket, non-blocking, of a helper that runs already and listens at PATH. -ENAMETOOLONG,
+/* The socket, non-blocking, of a helper, or another VM, that listens at PATH. -ENAMETOOLONG,
  * or what connect(2) says: -EAGAIN of one that has enough to do with others. */
 int spawn_connect(const char *path);
 /* Asks it to end, waits for a bounded time, kills it. Nothing is left of it then, but where the

@@ -12,7 +12,6 @@
 #include <linux/vhost.h>
 #include <linux/virtio_config.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <sys/eventfd.h>
 
 #include "vmm/loop.h"
