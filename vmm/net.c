@@ -1,7 +1,7 @@
 /*
  * net.c: see net.h. passt(1) gets one end of a socket pair and ends when the other is closed.
  * It writes its PID file when it has taken its ports and shut itself in, which is all that can
- * go wrong: 20 to 50 ms.
+ * go wrong: 20 to 50 ms, but seconds where clearing the huge pages of its buffers is slow.
  */
 #include "vmm/net.h"
 
@@ -17,7 +17,7 @@
 #include "vmm/util.h"
 
 #define PASST_ARGS     7 /* and two for each forward, and the end */
-#define PASST_READY_MS 10000
+#define PASST_READY_MS 60000
 
 static bool is_taken(bool udp, const void *addr, socklen_t len)
 {
